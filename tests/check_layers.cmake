@@ -1,6 +1,7 @@
 # Holds every #include of our own headers to the map: tools -> detectors -> backbones -> kernels -> engine;
 # datasets and eval stand on engine alone. Tests and benchmarks may include anything.
 #   cmake -DROOT=<source folder> -P check_layers.cmake
+cmake_policy(VERSION 3.25)
 set(may_engine engine)
 set(may_kernels engine kernels)
 set(may_backbones engine kernels backbones)
