@@ -5,6 +5,9 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#ifdef PD_HAVE_OPENMP
+#include <omp.h>
+#endif
 
 typedef struct worker {
     pthread_t id;
@@ -21,6 +24,7 @@ struct pd_pool {
     unsigned long round; /* counts loops; a change wakes the workers */
     int busy;            /* workers that have not finished this round */
     bool quit, each;
+    bool team; /* runs on OpenMP's threads; no workers of its own */
     size_t n;
     pd_range_fn fn;
     void *arg;
@@ -96,6 +100,47 @@ pd_status pd_pool_new(pd_pool **out, int threads, pd_err *err)
     return PD_OK;
 }
 
+#ifdef PD_HAVE_OPENMP
+/* Binds the calling thread to the number-th processor of the set. */
+static void bind_to(const cpu_set_t *set, int number)
+{
+    for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (!CPU_ISSET(cpu, set) || number-- > 0) continue;
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        (void)sched_setaffinity(0, sizeof one, &one); /* a refusal costs speed only */
+        return;
+    }
+}
+
+pd_status pd_pool_new_compute(pd_pool **out, int threads, int pin, pd_err *err)
+{
+    if (threads < 0) return PD_FAIL(err, PD_EINVAL, "%d threads: must be 1 or more, or 0 for all processors", threads);
+    const int cpus = pd_cpu_count();
+    if (threads == 0) threads = cpus;
+    pd_pool *pool = NULL;
+    PD_TRY(pd_pool_new(&pool, 1, err));
+    pool->team = true;
+    pool->threads = threads;
+    omp_set_dynamic(0);
+    omp_set_num_threads(threads);
+    cpu_set_t set;
+    if (pin && threads <= cpus && sched_getaffinity(0, sizeof set, &set) == 0) {
+#pragma omp parallel num_threads(threads)
+        bind_to(&set, omp_get_thread_num());
+    }
+    *out = pool;
+    return PD_OK;
+}
+#else
+pd_status pd_pool_new_compute(pd_pool **out, int threads, int pin, pd_err *err)
+{
+    (void)pin;
+    return pd_pool_new(out, threads, err);
+}
+#endif
+
 void pd_pool_free(pd_pool *pool)
 {
     if (!pool) return;
@@ -127,6 +172,18 @@ static void run_loop(pd_pool *pool, size_t n, pd_range_fn fn, void *arg, bool ea
         for (size_t i = 0; i < n; i++) fn(arg, i, i + 1, 0);
         return;
     }
+#ifdef PD_HAVE_OPENMP
+    if (pool->team) {
+        pool->n = n;
+        pool->fn = fn;
+        pool->arg = arg;
+        pool->each = each;
+        atomic_store(&pool->next, 0);
+#pragma omp parallel num_threads(pool->threads)
+        run_share(pool, omp_get_thread_num());
+        return;
+    }
+#endif
     pthread_mutex_lock(&pool->lock);
     pool->n = n;
     pool->fn = fn;

@@ -1,0 +1,50 @@
+/* plan.h: place a recorded tape in memory and replay it.
+ *
+ * The plan walks the tape once: which values need gradients; how long every activation, gradient, saved and scratch
+ * buffer lives; offsets in one workspace so that no two living buffers overlap (greedy, largest first); for each
+ * gradient the first writer sets and later writers add; nodes with nothing trainable below get no backward and free
+ * their inputs at once; library descriptors are made. After that a run is two plain loops and allocates nothing.
+ *
+ * Nodes whose inputs are all constant (frozen or inference weights: a folded kernel, say) run only in the first
+ * forward and after pd_plan_refresh. One plan serves one set of shapes; keep several for several input shapes. */
+#ifndef PD_PLAN_H
+#define PD_PLAN_H
+
+#include "engine/tape.h"
+
+typedef struct pd_plan pd_plan;
+
+typedef enum pd_plan_mode {
+    PD_PLAN_INFER, /* forward only; all parameters are constants */
+    PD_PLAN_TRAIN, /* forward and backward of the values given to pd_tape_minimise */
+} pd_plan_mode;
+
+/* The tape's parameters must be allocated. The tape is kept (borrowed) as long as the plan lives. Fails with the tape's
+ * first failure, if it had one, or where an operation has no implementation on the device. */
+pd_status pd_plan_new(pd_plan **out, pd_tape *tape, pd_device *device, pd_plan_mode mode, pd_err *err);
+void pd_plan_free(pd_plan *plan); /* NULL allowed */
+
+/* Gives an input its data for the following runs (device memory, input's shape and dtype; borrowed). */
+void pd_plan_bind(pd_value *input, void *data);
+
+/* Parameters were changed from outside (loaded): constants are computed again in the next forward run. */
+void pd_plan_refresh(pd_plan *plan);
+
+pd_status pd_plan_forward(pd_plan *plan, pd_err *err);
+
+/* After a forward run of a training plan. accumulate: gradients of parameters are added to what is there, otherwise
+ * they are overwritten. Parameters that do not take part keep what they had: zero them once. */
+pd_status pd_plan_backward(pd_plan *plan, bool accumulate, pd_err *err);
+
+/* Bytes of the workspace, and what it would be if nothing shared memory. */
+size_t pd_plan_bytes(const pd_plan *plan);
+size_t pd_plan_naive_bytes(const pd_plan *plan);
+
+/* Seconds spent in each node's forward and backward of the last runs, if timing is on; id = node->id. For profiles. */
+typedef struct pd_node_time {
+    double fwd, bwd;
+} pd_node_time;
+pd_status pd_plan_time_nodes(pd_plan *plan, pd_err *err); /* switches timing on */
+const pd_node_time *pd_plan_times(const pd_plan *plan);   /* NULL when off */
+
+#endif
