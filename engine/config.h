@@ -113,6 +113,7 @@ struct pd_table {
         .count_offset = offsetof(T, n), .present_offset = PD_FIELD_NONE, __VA_ARGS__                                   \
     }
 #define PD_INT_LIST(T, m, n, ...) PD_LIST_(T, m, n, PD_FIELD_INT, __VA_ARGS__)
+#define PD_INT64_LIST(T, m, n, ...) PD_LIST_(T, m, n, PD_FIELD_INT64, __VA_ARGS__)
 #define PD_FLOAT_LIST(T, m, n, ...) PD_LIST_(T, m, n, PD_FIELD_FLOAT, __VA_ARGS__)
 #define PD_DOUBLE_LIST(T, m, n, ...) PD_LIST_(T, m, n, PD_FIELD_DOUBLE, __VA_ARGS__)
 #define PD_STRING_LIST(T, m, n, ...) PD_LIST_(T, m, n, PD_FIELD_STRING, __VA_ARGS__)

@@ -39,7 +39,7 @@ typedef struct pd_schedule {
 } pd_schedule;
 
 /* Rows "type", "by", "every", "milestones", "gamma", "min_lr", "warmup_steps", "warmup_ratio", for a member `schedule`.
- * Defaults: multistep by epoch, no milestones, gamma 0.1, no warm-up. */
+ * Defaults: constant, gamma 0.1, no warm-up. */
 extern const pd_table pd_schedule_table;
 
 /* total_epochs and total_steps: the whole run's length (cosine). */
