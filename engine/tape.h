@@ -42,6 +42,7 @@ struct pd_value {
     int slot;           /* which of the producer's outputs */
     pd_param *param;    /* the weight behind it, or NULL */
     bool keep;          /* readable after a forward run (pd_tape_keep) */
+    bool constant;      /* set by the plan: the same in every run until pd_plan_refresh */
     bool root;          /* minimised: its gradient starts as root_scale */
     float root_scale;
     void *data;         /* set by the plan; inputs: by pd_plan_bind */
@@ -60,7 +61,7 @@ typedef enum pd_grad_mode {
 typedef struct pd_run {
     pd_device *device;
     bool accumulate; /* gradients of parameters are added to what is there */
-    bool constants;  /* this forward call runs because constants changed (weights were loaded) */
+    bool constants;  /* forward: constant inputs may have changed since the last run; what was made of them is stale */
 } pd_run;
 
 typedef pd_status (*pd_node_fn)(pd_node *node, const pd_run *run, pd_err *err);
@@ -99,7 +100,6 @@ struct pd_node {
     unsigned char *grad_mode; /* (n_in) pd_grad_mode */
     bool backward;            /* bwd is called */
     bool constant;            /* all inputs are constants: runs only when they change */
-    bool weights_constant;    /* the parameters it reads never change while the plan lives, but by pd_plan_refresh */
     void *state;
     void *saved;              /* from fwd to bwd */
     void *scratch;            /* during fwd, and during bwd */

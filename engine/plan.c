@@ -1,0 +1,409 @@
+#include "engine/plan.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* A piece of the workspace and the span of steps during which it must not be shared. Step i < T is node i's forward,
+ * step 2T - 1 - i its backward. A buffer that lies in another one's memory has `in` set and no offset of its own. */
+typedef struct buffer {
+    size_t bytes, offset;
+    int start, end;
+    struct buffer *in;
+} buffer;
+
+typedef struct node_plan {
+    buffer saved, scratch_fwd, scratch_bwd;
+    void *fwd_scratch, *bwd_scratch;
+} node_plan;
+
+typedef struct value_plan {
+    buffer data, grad;
+    int users;       /* slots of nodes that read it */
+    bool trained;    /* something trainable lies in or below it, and a gradient can get there */
+    bool wants_grad; /* a backward run writes its gradient */
+    bool mutable;    /* a buffer that an operation of this tape changes */
+} value_plan;
+
+struct pd_plan {
+    pd_tape *tape;
+    pd_device *device;
+    pd_plan_mode mode;
+    pd_arena *arena;
+    pd_node **nodes;
+    int count;
+    node_plan *node;   /* (count) */
+    value_plan *value; /* (values of the tape) */
+    void *workspace;
+    size_t bytes, naive;
+    bool stale; /* constants must run */
+    pd_node_time *times;
+};
+
+#define ALWAYS (-1)
+
+static bool has_bit(unsigned mask, int i)
+{
+    return i < 32 && (mask >> i & 1u);
+}
+
+/* Which values never change between runs: parameters that nobody trains, and what is computed from them alone. */
+static void find_constants(pd_plan *plan)
+{
+    for (int i = 0; i < plan->count; i++)
+        for (int k = 0; k < plan->nodes[i]->n_in && plan->nodes[i]->op->stateful; k++)
+            if (plan->nodes[i]->in[k]) plan->value[plan->nodes[i]->in[k]->id].mutable = true;
+    for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next)
+        v->constant = v->param && !plan->value[v->id].mutable &&
+                      (plan->mode == PD_PLAN_INFER || v->param->kind != PD_WEIGHT || !v->param->trainable);
+    for (int i = 0; i < plan->count; i++) {
+        pd_node *n = plan->nodes[i];
+        bool all = !n->op->stateful && n->n_in > 0;
+        for (int k = 0; k < n->n_in; k++) all = all && (!n->in[k] || n->in[k]->constant);
+        n->constant = all;
+        for (int k = 0; k < n->n_out; k++) n->out[k]->constant = all;
+    }
+}
+
+/* Which nodes run backward, and who sets and who adds each gradient. */
+static void find_gradients(pd_plan *plan)
+{
+    for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next) {
+        plan->value[v->id].trained =
+            plan->mode == PD_PLAN_TRAIN && v->param && v->param->trainable && v->param->kind == PD_WEIGHT;
+        plan->value[v->id].wants_grad = plan->mode == PD_PLAN_TRAIN && v->root;
+    }
+    for (int i = 0; i < plan->count; i++) {
+        const pd_node *n = plan->nodes[i];
+        bool any = false;
+        for (int k = 0; k < n->n_in; k++) any = any || (n->in[k] && plan->value[n->in[k]->id].trained);
+        for (int k = 0; k < n->n_out; k++) plan->value[n->out[k]->id].trained = any && n->op->differentiable;
+    }
+    for (int i = plan->count - 1; i >= 0; i--) {
+        pd_node *n = plan->nodes[i];
+        bool above = false, below = false;
+        for (int k = 0; k < n->n_out; k++)
+            above = above || (plan->value[n->out[k]->id].wants_grad && plan->value[n->out[k]->id].trained);
+        for (int k = 0; k < n->n_in; k++) below = below || (n->in[k] && plan->value[n->in[k]->id].trained);
+        n->backward = above && below && n->op->differentiable;
+        for (int k = 0; k < n->n_in; k++) {
+            n->grad_mode[k] = PD_GRAD_NONE;
+            if (!n->backward || !n->in[k] || !plan->value[n->in[k]->id].trained) continue;
+            value_plan *v = &plan->value[n->in[k]->id];
+            n->grad_mode[k] = v->wants_grad ? PD_GRAD_ADD : PD_GRAD_SET;
+            v->wants_grad = true;
+        }
+    }
+}
+
+static pd_status plan_kernels(pd_plan *plan, pd_err *err)
+{
+    for (int i = 0; i < plan->count; i++) {
+        pd_node *n = plan->nodes[i];
+        n->kernel = n->op->kernel[plan->device->kind];
+        if (!n->kernel || !n->kernel->fwd || (n->backward && !n->kernel->bwd))
+            return PD_FAIL(err, PD_EDEVICE, "%s %s: has no %s %s", n->op->name, n->name, plan->device->name,
+                           n->kernel && n->kernel->fwd ? "backward" : "implementation");
+        n->saved_bytes = n->scratch_fwd = n->scratch_bwd = 0;
+        if (n->kernel->plan && n->kernel->plan(n, plan->device, err) != PD_OK)
+            return pd_err_context(err, "%s %s", n->op->name, n->name);
+    }
+    return PD_OK;
+}
+
+static void live(buffer *b, int step)
+{
+    if (step < b->start) b->start = step;
+    if (step > b->end) b->end = step;
+}
+
+static size_t value_bytes(const pd_value *v)
+{
+    return pd_shape_size(v->shape) * 4; /* both dtypes have four bytes */
+}
+
+static void find_lifetimes(pd_plan *plan)
+{
+    const int last = 2 * plan->count;
+    for (int i = 0; i < plan->count; i++) {
+        pd_node *n = plan->nodes[i];
+        node_plan *np = &plan->node[i];
+        const int fwd = i, bwd = last - 1 - i;
+        np->saved = (buffer){.bytes = n->saved_bytes, .start = fwd, .end = n->backward ? bwd : fwd};
+        np->scratch_fwd = (buffer){.bytes = n->scratch_fwd, .start = fwd, .end = fwd};
+        np->scratch_bwd = (buffer){.bytes = n->backward ? n->scratch_bwd : 0, .start = bwd, .end = bwd};
+        for (int k = 0; k < n->n_out; k++) {
+            const pd_value *v = n->out[k];
+            buffer *b = &plan->value[v->id].data;
+            *b = (buffer){.bytes = value_bytes(v), .start = fwd, .end = fwd};
+            if (n->backward && has_bit(n->op->bwd_reads_out, k)) live(b, bwd);
+            if (v->keep) live(b, last);
+            if (n->constant) {
+                live(b, ALWAYS);
+                live(b, last);
+            }
+            if (plan->value[v->id].wants_grad)
+                plan->value[v->id].grad = (buffer){.bytes = value_bytes(v), .start = bwd, .end = bwd};
+            if (v->root) live(&plan->value[v->id].grad, plan->count);
+        }
+        for (int k = 0; k < n->n_in; k++) {
+            if (!n->in[k]) continue;
+            value_plan *v = &plan->value[n->in[k]->id];
+            v->users++;
+            if (!n->in[k]->node) continue;
+            live(&v->data, fwd);
+            if (n->backward && has_bit(n->op->bwd_reads_in, k)) live(&v->data, bwd);
+            if (n->grad_mode[k] != PD_GRAD_NONE) live(&v->grad, bwd);
+        }
+    }
+}
+
+static buffer *home(buffer *b)
+{
+    while (b->in) b = b->in;
+    return b;
+}
+
+static void lay_into(buffer *b, buffer *host)
+{
+    host = home(host);
+    live(host, b->start);
+    live(host, b->end);
+    b->in = host;
+}
+
+/* Gradients written over the data they belong to, and outputs written over inputs that are used no more. */
+static void share_memory(pd_plan *plan)
+{
+    for (int i = 0; i < plan->count; i++) {
+        pd_node *n = plan->nodes[i];
+        for (int k = 0; k < n->n_in; k++) {
+            pd_value *v = n->in[k];
+            if (!n->backward || !has_bit(n->op->grad_over_in, k) || n->grad_mode[k] != PD_GRAD_SET || !v->node) continue;
+            value_plan *vp = &plan->value[v->id];
+            const pd_node *maker = v->node;
+            if (vp->users == 1 && !v->keep && !v->constant && !has_bit(maker->op->bwd_reads_out, v->slot))
+                lay_into(&vp->grad, &vp->data);
+        }
+    }
+    for (int i = 0; i < plan->count; i++) {
+        pd_node *n = plan->nodes[i];
+        pd_value *v = n->op->out_over_in ? n->in[n->op->out_over_in - 1] : NULL;
+        if (!v || !v->node || v->keep || v->constant || n->constant || value_bytes(v) != value_bytes(n->out[0])) continue;
+        int slots = 0; /* the same value as another input of this node too? */
+        for (int k = 0; k < n->n_in; k++) slots += n->in[k] == v;
+        if (slots == 1 && home(&plan->value[v->id].data)->end == i)
+            lay_into(&plan->value[n->out[0]->id].data, &plan->value[v->id].data);
+    }
+}
+
+static int by_size(const void *a, const void *b)
+{
+    const buffer *x = *(buffer *const *)a, *y = *(buffer *const *)b;
+    if (x->bytes != y->bytes) return x->bytes < y->bytes ? 1 : -1;
+    return (x->start > y->start) - (x->start < y->start);
+}
+
+static int by_offset(const void *a, const void *b)
+{
+    const buffer *x = *(buffer *const *)a, *y = *(buffer *const *)b;
+    return (x->offset > y->offset) - (x->offset < y->offset);
+}
+
+/* Greedy placement: the largest first, each at the lowest offset where it meets no living neighbour. */
+static pd_status place(pd_plan *plan, pd_err *err)
+{
+    const size_t room = 3 * (size_t)plan->count + 2 * (size_t)pd_tape_value_count(plan->tape);
+    buffer **list, **near;
+    PD_TRY(PD_ALLOC(&list, plan->arena, room, err));
+    PD_TRY(PD_ALLOC(&near, plan->arena, room, err));
+    size_t count = 0;
+    for (int i = 0; i < plan->count; i++) {
+        list[count++] = &plan->node[i].saved;
+        list[count++] = &plan->node[i].scratch_fwd;
+        list[count++] = &plan->node[i].scratch_bwd;
+    }
+    for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next) {
+        list[count++] = &plan->value[v->id].data;
+        list[count++] = &plan->value[v->id].grad;
+    }
+    size_t kept = 0;
+    for (size_t i = 0; i < count; i++) {
+        list[i]->bytes = (list[i]->bytes + PD_ALIGN - 1) / PD_ALIGN * PD_ALIGN;
+        plan->naive += list[i]->bytes;
+        if (list[i]->bytes && !list[i]->in) list[kept++] = list[i];
+    }
+    qsort(list, kept, sizeof *list, by_size);
+    for (size_t i = 0; i < kept; i++) {
+        buffer *b = list[i];
+        size_t n = 0;
+        for (size_t j = 0; j < i; j++)
+            if (list[j]->start <= b->end && b->start <= list[j]->end) near[n++] = list[j];
+        qsort(near, n, sizeof *near, by_offset);
+        b->offset = 0;
+        for (size_t j = 0; j < n; j++) {
+            if (near[j]->offset >= b->offset + b->bytes) break;
+            if (near[j]->offset + near[j]->bytes > b->offset) b->offset = near[j]->offset + near[j]->bytes;
+        }
+        if (b->offset + b->bytes > plan->bytes) plan->bytes = b->offset + b->bytes;
+    }
+    return PD_OK;
+}
+
+static void *address(const pd_plan *plan, buffer *b)
+{
+    return home(b)->bytes ? (char *)plan->workspace + home(b)->offset : NULL;
+}
+
+static void assign_addresses(pd_plan *plan)
+{
+    for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next) {
+        value_plan *vp = &plan->value[v->id];
+        if (v->param) {
+            v->data = v->param->data;
+            v->grad = vp->wants_grad ? v->param->grad : NULL;
+        } else if (v->node) {
+            v->data = address(plan, &vp->data);
+            v->grad = vp->wants_grad && vp->grad.bytes ? address(plan, &vp->grad) : NULL;
+        }
+    }
+    for (int i = 0; i < plan->count; i++) {
+        plan->nodes[i]->saved = address(plan, &plan->node[i].saved);
+        plan->node[i].fwd_scratch = address(plan, &plan->node[i].scratch_fwd);
+        plan->node[i].bwd_scratch = address(plan, &plan->node[i].scratch_bwd);
+    }
+}
+
+static pd_status build(pd_plan *plan, pd_err *err)
+{
+    PD_TRY(pd_tape_status(plan->tape, err));
+    plan->count = pd_tape_node_count(plan->tape);
+    PD_TRY(PD_ALLOC(&plan->nodes, plan->arena, (size_t)plan->count, err));
+    PD_TRY(PD_ALLOC(&plan->node, plan->arena, (size_t)plan->count, err));
+    PD_TRY(PD_ALLOC(&plan->value, plan->arena, (size_t)pd_tape_value_count(plan->tape), err));
+    for (pd_node *n = pd_tape_nodes(plan->tape); n; n = n->next) plan->nodes[n->id] = n;
+    for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next) {
+        if (v->param && !v->param->data)
+            return PD_FAIL(err, PD_EINVAL, "%s: parameters must be allocated before planning", v->name);
+        if (v->param && v->param->trainable && plan->mode == PD_PLAN_TRAIN && !v->param->grad)
+            return PD_FAIL(err, PD_EINVAL, "%s: parameters were allocated without gradients", v->name);
+    }
+    find_constants(plan);
+    find_gradients(plan);
+    PD_TRY(plan_kernels(plan, err));
+    find_lifetimes(plan);
+    share_memory(plan);
+    PD_TRY(place(plan, err));
+    PD_TRY(plan->device->alloc(plan->device, &plan->workspace, plan->bytes, err));
+    /* Pages are touched now, not in the first step; and whoever reads what nobody wrote reads NaN. */
+    if (plan->device->kind == PD_CPU) memset(plan->workspace, 0xff, plan->bytes);
+    assign_addresses(plan);
+    plan->stale = true;
+    return PD_OK;
+}
+
+pd_status pd_plan_new(pd_plan **out, pd_tape *tape, pd_device *device, pd_plan_mode mode, pd_err *err)
+{
+    pd_plan *plan = calloc(1, sizeof *plan);
+    if (plan) plan->arena = pd_arena_new();
+    if (!plan || !plan->arena) {
+        free(plan);
+        return PD_FAIL(err, PD_ENOMEM, "out of memory for a plan");
+    }
+    plan->tape = tape;
+    plan->device = device;
+    plan->mode = mode;
+    const pd_status status = build(plan, err);
+    if (status != PD_OK) {
+        pd_plan_free(plan);
+        return status;
+    }
+    *out = plan;
+    return PD_OK;
+}
+
+void pd_plan_free(pd_plan *plan)
+{
+    if (!plan) return;
+    for (int i = 0; i < plan->count && plan->nodes; i++) {
+        pd_node *n = plan->nodes[i];
+        if (n && n->kernel && n->kernel->release) n->kernel->release(n);
+        if (n) n->kernel = NULL;
+    }
+    if (plan->workspace) plan->device->release(plan->device, plan->workspace);
+    free(plan->times);
+    pd_arena_free(plan->arena);
+    free(plan);
+}
+
+void pd_plan_bind(pd_value *input, void *data)
+{
+    input->data = data;
+}
+
+void pd_plan_refresh(pd_plan *plan)
+{
+    plan->stale = true;
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static pd_status run_node(pd_plan *plan, pd_node *n, bool backward, const pd_run *run, pd_err *err)
+{
+    n->scratch = backward ? plan->node[n->id].bwd_scratch : plan->node[n->id].fwd_scratch;
+    const double start = plan->times ? now() : 0;
+    if ((backward ? n->kernel->bwd : n->kernel->fwd)(n, run, err) != PD_OK)
+        return pd_err_context(err, "%s %s", n->op->name, n->name);
+    if (plan->times) *(backward ? &plan->times[n->id].bwd : &plan->times[n->id].fwd) += now() - start;
+    return PD_OK;
+}
+
+pd_status pd_plan_forward(pd_plan *plan, pd_err *err)
+{
+    const pd_run run = {.device = plan->device, .constants = plan->stale};
+    for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next)
+        if (!v->node && !v->param && !v->data && pd_shape_size(v->shape))
+            return PD_FAIL(err, PD_EINVAL, "%s: the input has no data (pd_plan_bind)", v->name);
+    for (int i = 0; i < plan->count; i++)
+        if (!plan->nodes[i]->constant || plan->stale) PD_TRY(run_node(plan, plan->nodes[i], false, &run, err));
+    plan->stale = false;
+    return PD_OK;
+}
+
+pd_status pd_plan_backward(pd_plan *plan, bool accumulate, pd_err *err)
+{
+    if (plan->mode != PD_PLAN_TRAIN) return PD_FAIL(err, PD_EINVAL, "this plan was made for inference");
+    const pd_run run = {.device = plan->device, .accumulate = accumulate};
+    for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next)
+        if (v->root && v->grad)
+            PD_TRY(plan->device->upload(plan->device, v->grad, &v->root_scale, sizeof v->root_scale, err));
+    for (int i = plan->count - 1; i >= 0; i--)
+        if (plan->nodes[i]->backward) PD_TRY(run_node(plan, plan->nodes[i], true, &run, err));
+    return PD_OK;
+}
+
+size_t pd_plan_bytes(const pd_plan *plan)
+{
+    return plan->bytes;
+}
+
+size_t pd_plan_naive_bytes(const pd_plan *plan)
+{
+    return plan->naive;
+}
+
+pd_status pd_plan_time_nodes(pd_plan *plan, pd_err *err)
+{
+    if (!plan->times) plan->times = calloc((size_t)plan->count + 1, sizeof *plan->times);
+    return plan->times ? PD_OK : PD_FAIL(err, PD_ENOMEM, "out of memory for timing");
+}
+
+const pd_node_time *pd_plan_times(const pd_plan *plan)
+{
+    return plan->times;
+}

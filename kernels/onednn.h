@@ -1,0 +1,76 @@
+/* onednn.h: the one place that knows oneDNN's C API and the difference between its versions 2 and 3.
+ *
+ * Thin: memory descriptors, convolutions in three directions, reorders, sgemm. Every primitive uses the user's
+ * scratchpad, so that running one allocates nothing of size. Implementations named "ref" are refused when a primitive
+ * is made: slow code is an error here, not a surprise. */
+#ifndef PD_ONEDNN_H
+#define PD_ONEDNN_H
+
+#include "engine/device.h"
+
+#include <oneapi/dnnl/dnnl.h>
+#include <stdbool.h>
+
+/* A memory descriptor by value (2.x) or an owned handle (3.x). */
+typedef struct pd_md {
+#if DNNL_VERSION_MAJOR >= 3
+    dnnl_memory_desc_t d;
+#else
+    dnnl_memory_desc_t d;
+    bool set;
+#endif
+} pd_md;
+
+/* One primitive with its memory objects; pointers are given at each run. */
+typedef struct pd_prim {
+    dnnl_primitive_t prim;
+    dnnl_primitive_desc_t desc;
+    dnnl_exec_arg_t args[6];
+    int n_args;
+    size_t scratch_bytes;
+    bool reference; /* the library only has its slow reference implementation */
+} pd_prim;
+
+/* A convolution; dims in oneDNN's logical order. Activations are nhwc. */
+typedef struct pd_conv_shape {
+    int n, h, w, c;          /* input */
+    int k, kh, kw;           /* outputs, kernel */
+    int stride, pad_h, pad_w; /* pads on top and left; those below and right follow from the output size */
+    int groups, oh, ow;
+} pd_conv_shape;
+
+typedef struct pd_onednn {
+    dnnl_engine_t engine;
+    dnnl_stream_t stream;
+} pd_onednn;
+
+pd_status pd_onednn_of(pd_onednn **out, pd_device *device, pd_err *err);
+
+/* dst = conv(src, weights) [+ bias] [+ dst] [relu]. Argument order for pd_prim_run: src, weights, dst[, bias]. */
+pd_status pd_prim_conv_fwd(pd_prim *out, pd_device *device, const pd_conv_shape *s, bool bias, bool sum, bool relu,
+                           bool training, pd_err *err);
+/* diff_src = conv^T(diff_dst, weights). Order: diff_src, weights, diff_dst. */
+pd_status pd_prim_conv_bwd_data(pd_prim *out, pd_device *device, const pd_conv_shape *s, pd_err *err);
+/* diff_weights (its own layout). Order: src, diff_weights, diff_dst. */
+pd_status pd_prim_conv_bwd_weights(pd_prim *out, pd_device *device, const pd_conv_shape *s, pd_err *err);
+
+/* Between our weights (k, r, s, c/g) and the layout that a convolution wants. Order: src, dst. bytes: of the blocked
+ * side. */
+pd_status pd_prim_reorder_weights(pd_prim *out, size_t *bytes, pd_device *device, const pd_conv_shape *s,
+                                  const pd_prim *conv, bool to_blocked, pd_err *err);
+
+/* Bytes of the weights in a convolution's layout. */
+size_t pd_prim_weights_bytes(const pd_prim *conv);
+
+/* Runs with these pointers in the documented order; scratch has scratch_bytes. */
+pd_status pd_prim_run(pd_prim *p, pd_device *device, void *const *pointers, void *scratch, pd_err *err);
+void pd_prim_free(pd_prim *p);
+
+/* Name of the chosen implementation, "brgconv:avx512_core" say. */
+const char *pd_prim_impl(const pd_prim *p);
+
+/* Row-major c (m, n) = a (m, k) * b (k, n) + beta * c; ta/tb: the matrix is stored transposed. */
+pd_status pd_sgemm(bool ta, bool tb, int m, int n, int k, const float *a, int lda, const float *b, int ldb, float beta,
+                   float *c, int ldc, pd_err *err);
+
+#endif
