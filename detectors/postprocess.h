@@ -1,0 +1,54 @@
+/* postprocess.h: from RetinaNet's head outputs to detections in pixels of the original image.
+ *
+ * Per image (mmdetection's order of steps):
+ *   1. per level with more than pre_nms anchors: the pre_nms anchors with the largest score over all classes, sorted by
+ *      it; smaller levels entire, in grid order. score = 1 / (1 + e^-logit)
+ *   2. boxes decoded from the anchors, clipped to the image, divided by the image's scale factors
+ *   3. every (anchor, class) with score > score_thresh is a candidate
+ *   4. class-wise non-maximum suppression (nms.h), then the best max_per_image over all classes, by score descending
+ * topk_mode PD_TOPK_PAIRS is the order of later mmdetection releases: step 3 first, then the pre_nms best pairs of each
+ * level. Equal scores: the lower index (level, cell, anchor, class) first.
+ *
+ * Plain functions over host memory; no sigmoid is taken where the logit already decides. Images and anchors are shared
+ * out to the pool's threads, the result does not depend on them. */
+#ifndef PD_POSTPROCESS_H
+#define PD_POSTPROCESS_H
+
+#include "engine/batch.h"
+#include "engine/thread.h"
+#include "kernels/anchors.h"
+#include "kernels/box_coder.h"
+
+typedef struct pd_detection {
+    pd_box box; /* original pixels */
+    float score;
+    int label; /* 0-based class */
+} pd_detection;
+
+typedef enum pd_topk_mode { PD_TOPK_ANCHORS, PD_TOPK_PAIRS } pd_topk_mode;
+
+typedef struct pd_postprocess_cfg {
+    int pre_nms;        /* per level; 1000 */
+    float score_thresh; /* 0.05; >= 0 */
+    float nms_iou;      /* 0.5 */
+    bool nms_exact;     /* false: emulate mmdetection's float32 class offsets (nms.h) */
+    int max_per_image;  /* 100 */
+    pd_topk_mode topk_mode;
+    pd_box_coder coder;
+} pd_postprocess_cfg;
+
+pd_postprocess_cfg pd_postprocess_cfg_default(void);
+
+/* Head outputs of n images, NHWC: logits[l] (n, h, w, a*k), deltas[l] (n, h, w, a*4), l as in grid. */
+typedef struct pd_head_outputs {
+    int n, k;
+    const pd_anchor_grid *grid;
+    const float *logits[PD_MAX_LEVELS], *deltas[PD_MAX_LEVELS];
+} pd_head_outputs;
+
+/* out: (n, max_per_image), of which the first count[i] rows of image i are set. info: (n); h, w, scale_x, scale_y are
+ * read. PD_EINVAL for impossible settings, PD_ENOMEM. */
+pd_status pd_postprocess(pd_detection *out, int *count, const pd_head_outputs *heads, const pd_image_info *info,
+                         const pd_postprocess_cfg *cfg, pd_pool *pool, pd_err *err);
+
+#endif
