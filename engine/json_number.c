@@ -94,16 +94,14 @@ static bool by_product(double *out, uint64_t mantissa, int exponent)
     const unsigned __int128 top = (unsigned __int128)w * powers[exponent - POW_MIN].hi;
     const unsigned __int128 low = (unsigned __int128)w * powers[exponent - POW_MIN].lo;
     unsigned __int128 product = top + (low >> 64); /* the upper 128 of 192 bits; the truth is less than 2 away */
-    int zeros = (product >> 127) ? 0 : 1;
+    const int zeros = (product >> 127) ? 0 : 1;
     product <<= zeros;
     const uint64_t hi = (uint64_t)(product >> 64), lo = (uint64_t)product;
     const uint64_t rest = hi & 0x7ff;
     /* Not decided: within a few units of a halfway point. */
     if ((rest == 0x400 && lo < 16) || (rest == 0x3ff && lo > UINT64_MAX - 16)) return false;
-    if ((rest == 0x7ff && lo > UINT64_MAX - 16) || (rest == 0 && lo < 16)) return false;
     uint64_t bits = (hi >> 11) + (rest >> 10);
-    /* value = product * 2^(e5 - zeros - shift ...): 5^e has floor(e * log2(5)) as exponent of its highest bit. */
-    int binary = ((152170 + 65536) * exponent >> 16) + 63 - shift - zeros + 1;
+    int binary = (217706 * exponent >> 16) + 64 - shift - zeros; /* floor(e * log2(10)), and where the top bit stands */
     if (bits >> 53) {
         bits >>= 1;
         binary++;
@@ -129,7 +127,7 @@ static void keep_digit(digit_list *list, char c, long long *exponent, bool fract
         if (fraction) --*exponent;
         return;
     }
-    if (c != '0') list->digit[MAX_DIGITS - 1] = list->digit[MAX_DIGITS - 1] == '0' ? '1' : list->digit[MAX_DIGITS - 1];
+    if (c != '0' && list->digit[MAX_DIGITS - 1] == '0') list->digit[MAX_DIGITS - 1] = '1';
     if (!fraction) ++*exponent;
 }
 
@@ -195,7 +193,7 @@ size_t pd_json_read_number(pd_json_number *out, const unsigned char *at, const u
     const bool whole_only = p >= end || (*p != '.' && *p != 'e' && *p != 'E');
     if (whole_only && whole_end - whole <= 18) {
         const int64_t v = negative ? -(int64_t)m : (int64_t)m;
-        *out = (pd_json_number){negative && m == 0 ? 0.0 : (double)v, v, true};
+        *out = (pd_json_number){(double)v, v, true};
         return (size_t)(p - at);
     }
     const unsigned char *fraction = p, *fraction_end = p;

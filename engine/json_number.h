@@ -18,14 +18,15 @@ typedef struct pd_json_number {
     bool is_integer; /* written without '.' and exponent, and within int64_t */
 } pd_json_number;
 
-/* Reads the number at `at` (JSON's grammar; also NaN, Infinity and -Infinity as Python writes them). Returns its length in
- * bytes, or 0 where there is none; *out is then untouched. What follows the number is not looked at. */
+/* Reads the number at `at` (JSON's grammar; also NaN, Infinity and -Infinity as Python writes them). Returns its length
+ * in bytes, or 0 where there is none; *out is then untouched. What follows the number is not looked at. */
 size_t pd_json_read_number(pd_json_number *out, const unsigned char *at, const unsigned char *end);
 
 /* Room that pd_json_write_number needs, with the closing 0. */
 #define PD_JSON_NUMBER_ROOM 32
 
-/* Writes `value` so that it reads back bit for bit: "0.1", "1e-07", "100.0", "NaN", "-Infinity". A whole number keeps its
+/* Writes `value` so that it reads back bit for bit: "0.1", "1e-07", "100.0", "NaN", "-Infinity". A whole number keeps
+ * its
  * ".0". Returns the length. */
 size_t pd_json_write_number(char out[PD_JSON_NUMBER_ROOM], double value);
 
