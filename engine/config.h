@@ -41,7 +41,7 @@
 typedef enum pd_field_type {
     PD_FIELD_BOOL,   /* bool */
     PD_FIELD_INT,    /* int */
-    PD_FIELD_INT64,  /* int64_t, whole numbers up to 2^53 */
+    PD_FIELD_INT64,  /* int64_t, whole numbers below 2^53 in size */
     PD_FIELD_FLOAT,  /* float */
     PD_FIELD_DOUBLE, /* double */
     PD_FIELD_STRING, /* const char *; NULL is null in JSON, allowed only where it is the default */

@@ -68,7 +68,7 @@ const char *pd_json_string(const pd_json *value);
  * and values live as long as the document. */
 pd_status pd_json_get_bool(bool *out, const pd_json_doc *doc, const pd_json *object, const char *key, pd_err *err);
 pd_status pd_json_get_number(double *out, const pd_json_doc *doc, const pd_json *object, const char *key, pd_err *err);
-/* A whole number in [min, max]; exact up to 2^53. */
+/* A whole number in [min, max]; exact: below 2^53 in size. */
 pd_status pd_json_get_int(int64_t *out, const pd_json_doc *doc, const pd_json *object, const char *key, int64_t min,
                           int64_t max, pd_err *err);
 pd_status pd_json_get_string(const char **out, const pd_json_doc *doc, const pd_json *object, const char *key,
@@ -121,6 +121,10 @@ void pd_json_end(pd_json_writer *w);
 pd_status pd_json_finish(char **out, pd_json_writer *w, bool pretty, pd_arena *arena, pd_err *err);
 /* The same, into a file that appears whole or not at all (with a newline at its end). */
 pd_status pd_json_save(const char *path, pd_json_writer *w, bool pretty, pd_err *err);
+
+/* Length of the valid UTF-8 sequence at p (left >= 1 bytes), 0 where there is none (RFC 3629: no overlong forms, no
+ * surrogates). */
+size_t pd_utf8_length(const unsigned char *p, size_t left);
 
 /* The shortest decimal that reads back as the same double (or float); "null" for NaN and infinities. */
 void pd_json_format_double(char out[32], double value);
