@@ -148,7 +148,7 @@ static inline bool is_digit(unsigned char c)
     return (unsigned)(c - '0') < 10;
 }
 
-static size_t read_name(pd_json_number *out, const unsigned char *at, const unsigned char *end)
+static size_t read_name(pd_js_num *out, const unsigned char *at, const unsigned char *end)
 {
     static const struct {
         const char *text;
@@ -157,7 +157,7 @@ static size_t read_name(pd_json_number *out, const unsigned char *at, const unsi
     for (size_t i = 0; i < 3; i++) {
         const size_t n = strlen(names[i].text);
         if ((size_t)(end - at) < n || memcmp(at, names[i].text, n)) continue;
-        *out = (pd_json_number){names[i].value, 0, false};
+        *out = (pd_js_num){names[i].value, 0, false};
         return n;
     }
     return 0;
@@ -178,7 +178,7 @@ static bool read_exponent(long long *exponent, const unsigned char **at, const u
     return true;
 }
 
-size_t pd_json_read_number(pd_json_number *out, const unsigned char *at, const unsigned char *end)
+size_t pd_js_read_number(pd_js_num *out, const unsigned char *at, const unsigned char *end)
 {
     const unsigned char *p = at;
     if (p >= end) return 0;
@@ -193,7 +193,7 @@ size_t pd_json_read_number(pd_json_number *out, const unsigned char *at, const u
     const bool whole_only = p >= end || (*p != '.' && *p != 'e' && *p != 'E');
     if (whole_only && whole_end - whole <= 18) {
         const int64_t v = negative ? -(int64_t)m : (int64_t)m;
-        *out = (pd_json_number){(double)v, v, true};
+        *out = (pd_js_num){(double)v, v, true};
         return (size_t)(p - at);
     }
     const unsigned char *fraction = p, *fraction_end = p;
@@ -224,31 +224,11 @@ size_t pd_json_read_number(pd_json_number *out, const unsigned char *at, const u
         v = scale < 0 ? (double)m / exact_powers[-scale] : (double)m * exact_powers[scale];
     else if (scale < POW_MIN || scale > POW_MAX || !by_product(&v, m, (int)scale))
         v = by_digits(whole, whole_end, fraction, fraction_end, exponent);
-    *out = (pd_json_number){negative ? -v : v, 0, false};
+    *out = (pd_js_num){negative ? -v : v, 0, false};
     /* 19 digits may still be an int64_t. */
     if (whole_only && digits <= 19 && m <= (uint64_t)INT64_MAX + negative) {
         out->is_integer = true;
         out->integer = negative ? (int64_t)(0 - m) : (int64_t)m;
     }
     return (size_t)(p - at);
-}
-
-size_t pd_json_write_number(char out[PD_JSON_NUMBER_ROOM], double value)
-{
-    if (value != value) return (size_t)snprintf(out, PD_JSON_NUMBER_ROOM, "NaN");
-    if (isinf(value)) return (size_t)snprintf(out, PD_JSON_NUMBER_ROOM, value < 0 ? "-Infinity" : "Infinity");
-    char text[PD_JSON_NUMBER_ROOM];
-    for (int digits = 15; digits <= 17; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, value);
-        for (char *p = text; *p; p++)
-            if (*p == ',') *p = '.'; /* a locale's decimal comma */
-        pd_json_number back = {0};
-        const unsigned char *t = (const unsigned char *)text;
-        /* "1e+20" and "-0" are read too. */
-        if (pd_json_read_number(&back, t, t + strlen(text)) && back.value == value) break;
-    }
-    if (!strpbrk(text, ".e")) strcat(text, ".0");
-    const size_t n = strlen(text);
-    memcpy(out, text, n + 1);
-    return n;
 }

@@ -276,10 +276,10 @@ pd_js_kind pd_js_peek(pd_js *j)
 
 /* ---- values ----------------------------------------------------------------------------------------------------- */
 
-bool pd_js_number(pd_js *j, pd_json_number *out)
+bool pd_js_number(pd_js *j, pd_js_num *out)
 {
     skip_space(j);
-    const size_t n = pd_json_read_number(out, j->at, j->end);
+    const size_t n = pd_js_read_number(out, j->at, j->end);
     if (!n) return expected(j, "a number");
     j->at += n;
     return true;
@@ -287,7 +287,7 @@ bool pd_js_number(pd_js *j, pd_json_number *out)
 
 bool pd_js_double(pd_js *j, double *out)
 {
-    pd_json_number number;
+    pd_js_num number;
     if (!pd_js_number(j, &number)) return false;
     *out = number.value;
     return true;
@@ -458,7 +458,7 @@ static bool skip_nested(pd_js *j)
 static bool skip_scalar(pd_js *j)
 {
     pd_js_text text;
-    pd_json_number number;
+    pd_js_num number;
     switch (pd_js_peek(j)) {
     case PD_JS_STRING: return scan_string(j, &text);
     case PD_JS_NUMBER: return pd_js_number(j, &number);

@@ -92,7 +92,7 @@ bool pd_js_item(pd_js *j);
 
 /* Values. *out is untouched on failure. */
 bool pd_js_double(pd_js *j, double *out);
-bool pd_js_number(pd_js *j, pd_json_number *out); /* knows integers from floats */
+bool pd_js_number(pd_js *j, pd_js_num *out); /* knows integers from floats */
 bool pd_js_bool(pd_js *j, bool *out);
 bool pd_js_null(pd_js *j);
 bool pd_js_string(pd_js *j, pd_js_text *out);

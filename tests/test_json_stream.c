@@ -20,19 +20,19 @@ static uint64_t double_to_bits(double d)
 }
 
 /* The number in an exactly sized heap block, so that AddressSanitizer sees a read past the end. */
-static size_t read_tight(pd_json_number *out, const char *text)
+static size_t read_tight(pd_js_num *out, const char *text)
 {
     const size_t n = strlen(text);
     unsigned char *copy = malloc(n ? n : 1);
     memcpy(copy, text, n);
-    const size_t used = pd_json_read_number(out, copy, copy + n);
+    const size_t used = pd_js_read_number(out, copy, copy + n);
     free(copy);
     return used;
 }
 
 static void check_number(const char *text)
 {
-    pd_json_number got = {0};
+    pd_js_num got = {0};
     PD_CHECK_MSG(read_tight(&got, text) == strlen(text), "'%s' is not read in full", text);
     const double want = strtod(text, NULL);
     PD_CHECK_MSG(double_to_bits(got.value) == double_to_bits(want) || (got.value == 0 && want == 0 && got.is_integer),
@@ -93,7 +93,7 @@ static void test_number_rows(void)
     check_number(longest);
 
     static const char *const bad[] = {"", "-", "+1", ".5", "nan", "inf", "e5", "-e", "Inf", "-NaN"};
-    pd_json_number n = {5, 6, true};
+    pd_js_num n = {5, 6, true};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         PD_CHECK_MSG(read_tight(&n, bad[i]) == 0, "'%s' is read as a number", bad[i]);
     static const char *const broken[] = {"01", "-00", "1.", "1.e5", "1e", "1e+", "00.5"};
@@ -123,11 +123,6 @@ static void test_number_random(void)
         check_number(text);
         snprintf(text, sizeof text, "%s%u.%0*u", i & 1 ? "-" : "", pd_rng_below(&r, 1000), 1 + i % 12, pd_rng_u32(&r));
         check_number(text);
-        char written[PD_JSON_NUMBER_ROOM];
-        pd_json_number back = {0};
-        const size_t n = pd_json_write_number(written, d);
-        PD_CHECK(n == strlen(written) && read_tight(&back, written) == n &&
-                 double_to_bits(back.value) == double_to_bits(d));
     }
     /* Halfway points between neighbours, written out in full. */
     for (int i = 0; i < 2000; i++) {
@@ -135,24 +130,6 @@ static void test_number_random(void)
         char text[128];
         snprintf(text, sizeof text, "%.70Lf", (long double)d + ldexpl(1, -54));
         check_number(text);
-    }
-    static const struct {
-        double value;
-        const char *text;
-    } rows[] = {{0.1, "0.1"},
-                {100, "100.0"},
-                {1e-7, "1e-07"},
-                {1e22, "1e+22"},
-                {-0.0, "-0.0"},
-                {1.0 / 3, "0.3333333333333333"},
-                {0.1 + 0.2, "0.30000000000000004"},
-                {INFINITY, "Infinity"},
-                {-INFINITY, "-Infinity"},
-                {NAN, "NaN"}};
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        char written[PD_JSON_NUMBER_ROOM];
-        pd_json_write_number(written, rows[i].value);
-        PD_CHECK_STR(written, rows[i].text);
     }
 }
 
@@ -192,7 +169,7 @@ static void test_walk(void)
         } else if (pd_js_is(key, "d")) {
             PD_CHECK(pd_js_null(&j));
         } else if (pd_js_is(key, "e")) {
-            pd_json_number n;
+            pd_js_num n;
             PD_CHECK(pd_js_number(&j, &n) && n.is_integer && n.integer == -3);
         } else {
             PD_CHECK(pd_js_is(key, "big") && pd_js_skip(&j));
