@@ -1,0 +1,35 @@
+/* conv.h: convolution, with bias, residual and ReLU fused behind it.
+ *
+ *   y = relu?( conv(x, w) + bias + residual )
+ *
+ *   x        (n, h, w, c)
+ *   w        (k, r, s, c / groups)
+ *   bias     (k) or NULL
+ *   residual (n, oh, ow, k) or NULL
+ *   returns  (n, oh, ow, k), oh = (h + 2 pad_h - r) / stride + 1
+ *
+ * Weights may be a parameter or a value computed on the tape (a folded kernel). Constant weights are packed once.
+ * Errors: shapes that do not fit, groups that do not divide c and k: both numbers are named. */
+#ifndef PD_CONV_H
+#define PD_CONV_H
+
+#include "engine/tape.h"
+
+typedef struct pd_conv_args {
+    int stride, pad_h, pad_w, groups;
+    bool relu;
+} pd_conv_args;
+
+pd_value *pd_conv(pd_tape *t, const char *name, pd_value *x, pd_value *w, pd_value *bias, pd_value *residual,
+                  pd_conv_args args);
+
+/* True where the compute library has only its slow reference implementation for a planned convolution. */
+bool pd_conv_is_reference(const pd_node *node);
+
+/* Output size along one axis. */
+static inline int pd_conv_out(int size, int kernel, int stride, int pad)
+{
+    return (size + 2 * pad - kernel) / stride + 1;
+}
+
+#endif
