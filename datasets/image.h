@@ -27,7 +27,7 @@
 /* Largest image that is decoded unless asked otherwise: 1 GiB / 4 / 3 pixels, as Pillow's. A progressive JPEG of this
  * size takes about 1 GB while it is decoded. */
 #define PD_IMAGE_MAX_PIXELS ((uint64_t)89478485)
-#define PD_IMAGE_MAX_SCANS 500
+#define PD_IMAGE_MAX_SCANS 100
 
 /* Pixels with their own heap memory, which grows and is used again by the next decode. Begin with PD_IMAGE_INIT;
  * release with pd_image_free. The fields are free to read; row y begins at rgb + y * w * 3. */
