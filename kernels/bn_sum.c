@@ -69,6 +69,8 @@ static pd_status bn_plan(pd_node *node, pd_device *device, pd_err *err)
     node->scratch_fwd = stats + l.samples * (kc + l.c) * f;
     /* per unit: sum g, and per branch sum g (z - mean); then per sample the same in total, and three coefficients */
     node->scratch_bwd = (l.units + l.samples) * (kc + l.c) * f + l.samples * kc * f + 2 * kc * f;
+    for (int k = 0; k < a->branches; k++)
+        if (node->backward && !pd_wants_grad(node, IN(k, Z))) node->scratch_bwd += l.samples * l.rows * l.c * f;
     return PD_OK;
 }
 
@@ -474,6 +476,12 @@ static pd_status bn_bwd(pd_node *node, const pd_run *run, pd_err *err)
     b.p = b.total + b.l.samples * width;
     b.q = b.p + b.l.samples * kc;
     b.r = b.q + kc;
+    float *unwanted = b.r + kc; /* a branch whose convolution is frozen below a trained gamma */
+    for (int k = 0; k < a->branches; k++) {
+        if (b.dz[k]) continue;
+        b.dz[k] = unwanted;
+        unwanted += b.l.samples * b.l.rows * c;
+    }
     if (node->in[RESIDUAL] && pd_wants_grad(node, RESIDUAL)) {
         b.dres = node->in[RESIDUAL]->grad;
         b.add_res = pd_adds_grad(node, RESIDUAL, run);
