@@ -1,0 +1,377 @@
+#include "kernels/mix_conv.h"
+#include "kernels/onednn.h"
+#include "kernels/simd.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { X, GATE, KERNELS, BIAS, RESIDUAL };
+
+#define MAX_MIX 4
+#define CHUNK 16 /* weights that share a scale */
+
+/* A constant kernel besides the first: its non-zero chunks, in order. */
+typedef struct stream {
+    size_t count;
+    uint32_t *chunk; /* (count) position in the packed kernel, in chunks */
+    float *scale;    /* (count) */
+    int16_t *value;  /* (count, CHUNK) */
+} stream;
+
+typedef struct mix_state {
+    pd_device *device;
+    pd_conv_shape shape; /* of one image */
+    pd_prim fwd, bwd_data, bwd_weights, pack, pack_data, unpack;
+    size_t packed, packed_data, packed_grad; /* bytes */
+    float *first;                            /* constant kernel 0, packed; NULL where kernels change */
+    stream more[MAX_MIX];
+} mix_state;
+
+static size_t align_up(size_t n)
+{
+    return (n + PD_ALIGN - 1) / PD_ALIGN * PD_ALIGN;
+}
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static void free_streams(mix_state *s)
+{
+    for (int i = 0; i < MAX_MIX; i++) {
+        free(s->more[i].chunk);
+        free(s->more[i].scale);
+        free(s->more[i].value);
+        s->more[i] = (stream){0, NULL, NULL, NULL};
+    }
+}
+
+static void mix_release(pd_node *node)
+{
+    mix_state *s = node->state;
+    if (!s) return;
+    pd_prim *const all[] = {&s->fwd, &s->bwd_data, &s->bwd_weights, &s->pack, &s->pack_data, &s->unpack};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) pd_prim_free(all[i]);
+    if (s->first) s->device->release(s->device, s->first);
+    free_streams(s);
+    free(s);
+    node->state = NULL;
+}
+
+static size_t kernel_count(const pd_node *node)
+{
+    return pd_shape_size(node->in[KERNELS]->shape) / (size_t)node->in[KERNELS]->shape.dim[0];
+}
+
+static pd_status mix_plan(pd_node *node, pd_device *device, pd_err *err)
+{
+    const pd_conv_args *a = node->args;
+    const int *x = node->in[X]->shape.dim, *w = node->in[KERNELS]->shape.dim, *y = node->out[0]->shape.dim;
+    mix_state *s = calloc(1, sizeof *s);
+    if (!s) return PD_FAIL(err, PD_ENOMEM, "out of memory for a convolution");
+    node->state = s;
+    s->device = device;
+    s->shape = (pd_conv_shape){.n = 1, .h = x[1], .w = x[2], .c = x[3], .k = w[1], .kh = w[2], .kw = w[3],
+                               .stride = a->stride, .pad_h = a->pad_h, .pad_w = a->pad_w, .groups = 1, .oh = y[1],
+                               .ow = y[2]};
+    PD_TRY(pd_prim_conv_fwd(&s->fwd, device, &s->shape, true, node->in[RESIDUAL] != NULL, a->relu, node->backward, err));
+    PD_TRY(pd_prim_reorder_weights(&s->pack, &s->packed, device, &s->shape, &s->fwd, true, err));
+    const size_t plain = align_up(kernel_count(node) * sizeof(float)), bias = align_up((size_t)w[1] * sizeof(float));
+    const size_t packed = align_up(s->packed);
+    /* a mixed bias, the mixed kernel packed, and (where kernels change, or while packing) the mixed kernel plain */
+    node->scratch_fwd = bias + packed + larger(plain, packed) + larger(align_up(s->pack.scratch_bytes), align_up(s->fwd.scratch_bytes));
+    if (node->in[KERNELS]->constant) PD_TRY(device->alloc(device, (void **)&s->first, s->packed, err));
+    if (!node->backward) return PD_OK;
+    const size_t image = align_up(pd_shape_size(node->in[X]->shape) / (size_t)(x[0] ? x[0] : 1) * sizeof(float));
+    PD_TRY(pd_prim_conv_bwd_data(&s->bwd_data, device, &s->shape, err));
+    PD_TRY(pd_prim_reorder_weights(&s->pack_data, &s->packed_data, device, &s->shape, &s->bwd_data, true, err));
+    PD_TRY(pd_prim_conv_bwd_weights(&s->bwd_weights, device, &s->shape, err));
+    PD_TRY(pd_prim_reorder_weights(&s->unpack, &s->packed_grad, device, &s->shape, &s->bwd_weights, false, err));
+    const size_t library = larger(larger(align_up(s->pack_data.scratch_bytes), align_up(s->bwd_data.scratch_bytes)),
+                                  larger(align_up(s->unpack.scratch_bytes), align_up(s->bwd_weights.scratch_bytes)));
+    node->scratch_bwd = bias + plain + image + larger(align_up(s->packed_data), align_up(s->packed_grad)) + library;
+    return PD_OK;
+}
+
+/* ---- constant kernels ------------------------------------------------------------------------------------------------- */
+
+static bool chunk_is_zero(const float *w, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (w[i] != 0) return false;
+    return true;
+}
+
+/* Packs one kernel into a stream of its non-zero chunks. */
+static pd_status make_stream(stream *st, const float *packed, size_t count, pd_err *err)
+{
+    const size_t chunks = (count + CHUNK - 1) / CHUNK;
+    size_t used = 0;
+    for (size_t i = 0; i < chunks; i++)
+        used += !chunk_is_zero(packed + i * CHUNK, count - i * CHUNK < CHUNK ? count - i * CHUNK : CHUNK);
+    st->chunk = malloc((used + 1) * sizeof *st->chunk);
+    st->scale = malloc((used + 1) * sizeof *st->scale);
+    st->value = aligned_alloc(PD_ALIGN, align_up((used + 1) * CHUNK * sizeof *st->value));
+    if (!st->chunk || !st->scale || !st->value) return PD_FAIL(err, PD_ENOMEM, "out of memory for a mixed kernel");
+    for (size_t i = 0; i < chunks; i++) {
+        const size_t n = count - i * CHUNK < CHUNK ? count - i * CHUNK : CHUNK;
+        const float *w = packed + i * CHUNK;
+        if (chunk_is_zero(w, n)) continue;
+        float top = 0;
+        for (size_t k = 0; k < n; k++) top = fabsf(w[k]) > top ? fabsf(w[k]) : top;
+        st->chunk[st->count] = (uint32_t)i;
+        st->scale[st->count] = top / 32767;
+        for (size_t k = 0; k < CHUNK; k++)
+            st->value[st->count * CHUNK + k] = k < n ? (int16_t)lrintf(w[k] / top * 32767) : 0;
+        st->count++;
+    }
+    return PD_OK;
+}
+
+static pd_status pack_constants(pd_node *node, mix_state *s, char *scratch, pd_err *err)
+{
+    const size_t count = kernel_count(node);
+    const float *kernels = node->in[KERNELS]->data;
+    float *packed = (float *)(void *)scratch;
+    scratch += align_up(s->packed);
+    free_streams(s);
+    PD_TRY(pd_prim_run(&s->pack, s->device, (void *[]){(void *)(uintptr_t)kernels, s->first}, scratch, err));
+    for (int i = 1; i < node->in[KERNELS]->shape.dim[0]; i++) {
+        const float *k = kernels + (size_t)i * count;
+        PD_TRY(pd_prim_run(&s->pack, s->device, (void *[]){(void *)(uintptr_t)k, packed}, scratch, err));
+        PD_TRY(make_stream(&s->more[i], packed, s->packed / sizeof(float), err));
+    }
+    return PD_OK;
+}
+
+typedef struct mixing {
+    const mix_state *state;
+    const float *kernels; /* plain, where they change */
+    size_t count;
+    int mix;
+    const float *a;
+    float *to;
+} mixing;
+
+#define BLOCK 256 /* chunks mixed at a time: 16 kB, they stay in the first-level cache */
+
+/* First entry of a stream at or behind this chunk. */
+static size_t find_chunk(const stream *st, size_t chunk)
+{
+    size_t low = 0, high = st->count;
+    while (low < high) {
+        const size_t mid = low + (high - low) / 2;
+        if (st->chunk[mid] < chunk)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+PD_CLONES static void mix_packed(void *arg, size_t begin, size_t end, int thread)
+{
+    (void)thread;
+    const mixing *m = arg;
+    size_t at[MAX_MIX] = {0};
+    for (int i = 1; i < m->mix; i++) at[i] = find_chunk(&m->state->more[i], begin);
+    for (size_t c0 = begin; c0 < end; c0 += BLOCK) {
+        const size_t c1 = c0 + BLOCK < end ? c0 + BLOCK : end;
+        const size_t last = c1 * CHUNK < m->count ? c1 * CHUNK : m->count;
+        const float *restrict first = m->state->first;
+        float *restrict to = m->to;
+        for (size_t i = c0 * CHUNK; i < last; i++) to[i] = m->a[0] * first[i];
+        for (int i = 1; i < m->mix; i++) {
+            const stream *st = &m->state->more[i];
+            size_t k = at[i];
+            for (; k < st->count && st->chunk[k] < c1; k++) {
+                const float scale = m->a[i] * st->scale[k];
+                const int16_t *restrict v = st->value + k * CHUNK;
+                float *restrict w = to + (size_t)st->chunk[k] * CHUNK;
+                for (size_t j = 0; j < CHUNK; j++) w[j] += scale * (float)v[j];
+            }
+            at[i] = k;
+        }
+    }
+}
+
+PD_CLONES static void mix_plain(void *arg, size_t begin, size_t end, int thread)
+{
+    (void)thread;
+    const mixing *m = arg;
+    float *restrict to = m->to;
+    for (size_t i = begin; i < end; i++) to[i] = m->a[0] * m->kernels[i];
+    for (int k = 1; k < m->mix; k++) {
+        const float *restrict w = m->kernels + (size_t)k * m->count;
+        for (size_t i = begin; i < end; i++) to[i] += m->a[k] * w[i];
+    }
+}
+
+static void mix_bias(const pd_node *node, const float *a, float *to)
+{
+    const size_t k = (size_t)node->in[BIAS]->shape.dim[1];
+    const float *c = node->in[BIAS]->data;
+    memset(to, 0, k * sizeof *to);
+    for (size_t i = 0; i < (size_t)node->in[BIAS]->shape.dim[0]; i++)
+        for (size_t j = 0; j < k; j++) to[j] += a[i] * c[i * k + j];
+}
+
+static pd_status mix_fwd(pd_node *node, const pd_run *run, pd_err *err)
+{
+    mix_state *s = node->state;
+    const size_t n = (size_t)node->in[X]->shape.dim[0], g = (size_t)node->in[GATE]->shape.dim[1];
+    char *scratch = node->scratch;
+    float *bias = (float *)(void *)scratch;
+    scratch += align_up((size_t)s->shape.k * sizeof *bias);
+    float *packed = (float *)(void *)scratch;
+    scratch += align_up(s->packed);
+    const size_t count = kernel_count(node);
+    if (s->first && run->constants) PD_TRY(pack_constants(node, s, scratch, err));
+    const size_t in = n ? pd_shape_size(node->in[X]->shape) / n : 0, out = n ? pd_shape_size(node->out[0]->shape) / n : 0;
+    float *y = node->out[0]->data;
+    if (node->in[RESIDUAL] && node->in[RESIDUAL]->data != y) memcpy(y, node->in[RESIDUAL]->data, n * out * sizeof *y);
+    for (size_t i = 0; i < n; i++) {
+        const float *a = (const float *)node->in[GATE]->data + i * g;
+        mix_bias(node, a, bias);
+        char *library = scratch;
+        if (s->first) {
+            mixing m = {.state = s, .count = s->packed / sizeof(float), .mix = (int)g, .a = a, .to = packed};
+            pd_parallel(run->device->pool, (m.count + CHUNK - 1) / CHUNK, mix_packed, &m);
+        } else {
+            float *plain = (float *)(void *)scratch;
+            library += align_up(count * sizeof *plain);
+            mixing m = {.kernels = node->in[KERNELS]->data, .count = count, .mix = (int)g, .a = a, .to = plain};
+            pd_parallel(run->device->pool, count, mix_plain, &m);
+            PD_TRY(pd_prim_run(&s->pack, s->device, (void *[]){plain, packed}, library, err));
+        }
+        PD_TRY(pd_prim_run(&s->fwd, s->device,
+                           (void *[]){(float *)node->in[X]->data + i * in, packed, y + i * out, bias}, library, err));
+    }
+    return PD_OK;
+}
+
+/* ---- backward (kernels that change) ----------------------------------------------------------------------------------- */
+
+static void add_scaled(float *to, const float *from, float a, size_t n)
+{
+    for (size_t i = 0; i < n; i++) to[i] += a * from[i];
+}
+
+static float dot(const float *a, const float *b, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i += 1024) {
+        float part = 0;
+        const size_t end = i + 1024 < n ? i + 1024 : n;
+        for (size_t k = i; k < end; k++) part += a[k] * b[k];
+        sum += (double)part;
+    }
+    return (float)sum;
+}
+
+/* Image i: gradients of kernels, biases and gate from the gradient of its mixed kernel and bias. */
+static void unmix(pd_node *node, size_t i, const float *dw, const float *db)
+{
+    const size_t g = (size_t)node->in[GATE]->shape.dim[1], count = kernel_count(node);
+    const size_t k = (size_t)node->in[BIAS]->shape.dim[1];
+    const float *a = (const float *)node->in[GATE]->data + i * g;
+    for (size_t j = 0; j < g; j++) {
+        if (pd_wants_grad(node, KERNELS)) add_scaled(node->in[KERNELS]->grad + j * count, dw, a[j], count);
+        if (pd_wants_grad(node, BIAS)) add_scaled(node->in[BIAS]->grad + j * k, db, a[j], k);
+        if (pd_wants_grad(node, GATE))
+            node->in[GATE]->grad[i * g + j] += dot(dw, (const float *)node->in[KERNELS]->data + j * count, count) +
+                                               dot(db, (const float *)node->in[BIAS]->data + j * k, k);
+    }
+}
+
+static void start_grad(const pd_node *node, int i, const pd_run *run)
+{
+    if (pd_wants_grad(node, i) && !pd_adds_grad(node, i, run))
+        memset(node->in[i]->grad, 0, pd_shape_size(node->in[i]->shape) * sizeof(float));
+}
+
+static pd_status mix_bwd(pd_node *node, const pd_run *run, pd_err *err)
+{
+    mix_state *s = node->state;
+    const pd_conv_args *args = node->args;
+    const size_t n = (size_t)node->in[X]->shape.dim[0], g = (size_t)node->in[GATE]->shape.dim[1];
+    const size_t k = (size_t)s->shape.k, count = kernel_count(node);
+    const size_t in = n ? pd_shape_size(node->in[X]->shape) / n : 0, out = n ? pd_shape_size(node->out[0]->shape) / n : 0;
+    char *scratch = node->scratch;
+    float *db = (float *)(void *)scratch;
+    scratch += align_up(k * sizeof *db);
+    float *plain = (float *)(void *)scratch;
+    scratch += align_up(count * sizeof *plain);
+    float *dx_image = (float *)(void *)scratch;
+    scratch += align_up(in * sizeof *dx_image);
+    float *packed = (float *)(void *)scratch;
+    char *library = scratch + larger(align_up(s->packed_data), align_up(s->packed_grad));
+    float *dy = node->out[0]->grad;
+    const float *y = node->out[0]->data;
+    for (size_t i = 0; args->relu && i < n * out; i++) dy[i] = y[i] > 0 ? dy[i] : 0;
+    if (node->in[RESIDUAL] && pd_wants_grad(node, RESIDUAL)) {
+        start_grad(node, RESIDUAL, run);
+        add_scaled(node->in[RESIDUAL]->grad, dy, 1, n * out);
+    }
+    start_grad(node, KERNELS, run);
+    start_grad(node, BIAS, run);
+    start_grad(node, GATE, run);
+    for (size_t i = 0; i < n; i++) {
+        float *dyi = dy + i * out;
+        if (pd_wants_grad(node, X)) {
+            mixing m = {.kernels = node->in[KERNELS]->data, .count = count, .mix = (int)g,
+                        .a = (const float *)node->in[GATE]->data + i * g, .to = plain};
+            pd_parallel(run->device->pool, count, mix_plain, &m);
+            PD_TRY(pd_prim_run(&s->pack_data, s->device, (void *[]){plain, packed}, library, err));
+            float *to = node->in[X]->grad + i * in;
+            const bool add = pd_adds_grad(node, X, run);
+            PD_TRY(pd_prim_run(&s->bwd_data, s->device, (void *[]){add ? dx_image : to, packed, dyi}, library, err));
+            if (add) add_scaled(to, dx_image, 1, in);
+        }
+        PD_TRY(pd_prim_run(&s->bwd_weights, s->device,
+                           (void *[]){(float *)node->in[X]->data + i * in, packed, dyi}, library, err));
+        PD_TRY(pd_prim_run(&s->unpack, s->device, (void *[]){packed, plain}, library, err));
+        memset(db, 0, k * sizeof *db);
+        for (size_t r = 0; r < out; r += k) add_scaled(db, dyi + r, 1, k);
+        unmix(node, i, plain, db);
+    }
+    return PD_OK;
+}
+
+static double mix_macs(const pd_node *node)
+{
+    const int *w = node->in[KERNELS]->shape.dim;
+    const double out = (double)pd_shape_size(node->out[0]->shape);
+    return out * ((double)w[2] * w[3] * w[4] + 1) + (((const pd_conv_args *)node->args)->relu ? out : 0);
+}
+
+static const pd_kernel mix_cpu = {mix_plan, mix_fwd, mix_bwd, mix_release};
+static const pd_op mix_op = {.name = "mix_conv", .bwd_reads_in = 1u << X | 1u << GATE | 1u << KERNELS | 1u << BIAS,
+                             .bwd_reads_out = 1u, .out_over_in = 1 + RESIDUAL, .differentiable = true,
+                             .kernel = {[PD_CPU] = &mix_cpu}, .macs = mix_macs};
+
+pd_value *pd_mix_conv(pd_tape *t, const char *name, pd_value *x, pd_value *gate, pd_value *kernels, pd_value *bias,
+                      pd_value *residual, pd_conv_args args)
+{
+    if (pd_tape_status(t, NULL) != PD_OK) return pd_tape_dead(t);
+    const int *xd = x->shape.dim, *wd = kernels->shape.dim;
+    char xs[64], ws[64];
+    const bool shapes = x->shape.rank == 4 && kernels->shape.rank == 5 && gate->shape.rank == 2 && bias->shape.rank == 2;
+    if (!shapes || args.groups != 1 || xd[3] != wd[4] || gate->shape.dim[0] != xd[0] || gate->shape.dim[1] != wd[0] ||
+        wd[0] > MAX_MIX || bias->shape.dim[0] != wd[0] || bias->shape.dim[1] != wd[1] ||
+        xd[1] + 2 * args.pad_h < wd[2] || xd[2] + 2 * args.pad_w < wd[3]) {
+        pd_tape_fail(t, PD_EINVAL, "%s: kernels %s to mix do not fit an input %s", name,
+                     pd_shape_text(ws, kernels->shape), pd_shape_text(xs, x->shape));
+        return pd_tape_dead(t);
+    }
+    const pd_shape out = PD_SHAPE(xd[0], pd_conv_out(xd[1], wd[2], args.stride, args.pad_h),
+                                  pd_conv_out(xd[2], wd[3], args.stride, args.pad_w), wd[1]);
+    if (residual && memcmp(&residual->shape, &out, sizeof out) != 0) {
+        pd_tape_fail(t, PD_EINVAL, "%s: residual %s, output %s", name, pd_shape_text(xs, residual->shape),
+                     pd_shape_text(ws, out));
+        return pd_tape_dead(t);
+    }
+    return pd_tape_add1(t, &mix_op, name, 5, (pd_value *[]){x, gate, kernels, bias, residual}, out, &args, sizeof args);
+}

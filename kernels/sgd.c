@@ -1,0 +1,136 @@
+#include "kernels/sgd.h"
+#include "kernels/simd.h"
+
+#include <math.h>
+
+typedef struct update {
+    float *w, *v;
+    const float *g;
+    float lr, momentum, decay, scale;
+    bool nesterov;
+} update;
+
+PD_CLONES static void step_range(void *arg, size_t begin, size_t end, int thread)
+{
+    (void)thread;
+    const update *u = arg;
+    float *restrict w = u->w, *restrict v = u->v;
+    const float *restrict g = u->g;
+    if (u->nesterov) {
+        for (size_t i = begin; i < end; i++) {
+            const float d = g[i] * u->scale + u->decay * w[i];
+            v[i] = u->momentum * v[i] + d;
+            w[i] -= u->lr * (d + u->momentum * v[i]);
+        }
+        return;
+    }
+    for (size_t i = begin; i < end; i++) {
+        v[i] = u->momentum * v[i] + (g[i] * u->scale + u->decay * w[i]);
+        w[i] -= u->lr * v[i];
+    }
+}
+
+/* Calls fn for each longest run of neighbouring trainable weights: [begin, end) in the weights' block. */
+typedef void (*run_fn)(void *arg, size_t begin, size_t end);
+static void trainable_runs(const pd_params *params, run_fn fn, void *arg)
+{
+    size_t begin = 0, end = 0;
+    for (size_t i = 0; i < pd_params_count(params); i++) {
+        const pd_param *p = pd_params_at(params, i);
+        if (p->kind != PD_WEIGHT) continue;
+        if (!p->trainable) {
+            if (end > begin) fn(arg, begin, end);
+            begin = end = 0;
+            continue;
+        }
+        if (end == begin) begin = p->offset;
+        end = p->offset + p->count;
+    }
+    if (end > begin) fn(arg, begin, end);
+}
+
+typedef struct step_all {
+    pd_pool *pool;
+    update u;
+} step_all;
+
+static void step_run(void *arg, size_t begin, size_t end)
+{
+    const step_all *s = arg;
+    update u = s->u;
+    u.w += begin;
+    u.v += begin;
+    u.g += begin;
+    pd_parallel(s->pool, end - begin, step_range, &u);
+}
+
+pd_status pd_sgd_step(pd_device *device, pd_params *params, float *velocity, const pd_sgd *set, pd_err *err)
+{
+    (void)err;
+    size_t count;
+    step_all s = {device->pool,
+                  {.w = pd_params_weights(params, &count), .v = velocity, .g = pd_params_grads(params),
+                   .lr = (float)set->lr, .momentum = (float)set->momentum, .decay = (float)set->weight_decay,
+                   .scale = (float)set->scale, .nesterov = set->nesterov}};
+    trainable_runs(params, step_run, &s);
+    return PD_OK;
+}
+
+#define NORM_BLOCK 4096 /* partial sums of fixed size: the order does not depend on the threads */
+
+typedef struct norm_sum {
+    const float *g;
+    double total;
+} norm_sum;
+
+PD_CLONES static double square_sum(const float *g, size_t n)
+{
+    float lane[16] = {0};
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (size_t k = 0; k < 16; k++) lane[k] += g[i + k] * g[i + k];
+    double sum = 0;
+    for (; i < n; i++) sum += (double)g[i] * (double)g[i];
+    for (size_t k = 0; k < 16; k++) sum += (double)lane[k];
+    return sum;
+}
+
+static void norm_run(void *arg, size_t begin, size_t end)
+{
+    norm_sum *s = arg;
+    for (size_t i = begin; i < end; i += NORM_BLOCK)
+        s->total += square_sum(s->g + i, end - i < NORM_BLOCK ? end - i : NORM_BLOCK);
+}
+
+pd_status pd_grad_norm(double *norm, pd_device *device, pd_params *params, pd_err *err)
+{
+    (void)device;
+    (void)err;
+    norm_sum s = {pd_params_grads(params), 0};
+    trainable_runs(params, norm_run, &s);
+    *norm = sqrt(s.total);
+    return PD_OK;
+}
+
+typedef struct average {
+    float *e;
+    const float *w;
+    float keep;
+} average;
+
+PD_CLONES static void ema_range(void *arg, size_t begin, size_t end, int thread)
+{
+    (void)thread;
+    const average *a = arg;
+    float *restrict e = a->e;
+    const float *restrict w = a->w;
+    for (size_t i = begin; i < end; i++) e[i] = a->keep * e[i] + (1 - a->keep) * w[i];
+}
+
+pd_status pd_ema_step(pd_device *device, float *e, const float *weights, size_t count, double decay, pd_err *err)
+{
+    (void)err;
+    average a = {e, weights, (float)decay};
+    pd_parallel(device->pool, count, ema_range, &a);
+    return PD_OK;
+}

@@ -1,0 +1,26 @@
+/* sgd.h: the parameter update, over contiguous blocks.
+ *
+ *   g' = g * scale + decay * w;  v = momentum * v + g';  w = w - lr * (nesterov ? g' + momentum * v : v)
+ *
+ * as in PyTorch (dampening 0; v starts at 0, so the first v is g'). Also the global gradient norm and the moving average
+ * of weights (EMA): e = d * e + (1 - d) * w. All run on the device's pool; sums are taken in a fixed order. */
+#ifndef PD_SGD_H
+#define PD_SGD_H
+
+#include "engine/params.h"
+
+typedef struct pd_sgd {
+    double lr, momentum, weight_decay;
+    double scale; /* multiplies gradients: 1 / accumulated groups, times the clipping coefficient */
+    bool nesterov;
+} pd_sgd;
+
+/* Steps all trainable weights. velocity has the size of the weights' block. */
+pd_status pd_sgd_step(pd_device *device, pd_params *params, float *velocity, const pd_sgd *settings, pd_err *err);
+
+/* L2 norm of the trainable weights' gradients. */
+pd_status pd_grad_norm(double *norm, pd_device *device, pd_params *params, pd_err *err);
+
+pd_status pd_ema_step(pd_device *device, float *average, const float *weights, size_t count, double decay, pd_err *err);
+
+#endif
