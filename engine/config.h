@@ -80,7 +80,7 @@ struct pd_table {
 
 #define PD_TABLE(type, rows, ...)                                                                                      \
     {                                                                                                                  \
-        (rows), sizeof(rows) / sizeof(rows)[0], sizeof(type), __VA_ARGS__                                              \
+        .fields = (rows), .n_fields = sizeof(rows) / sizeof(rows)[0], .size = sizeof(type), __VA_ARGS__                \
     }
 
 #define PD_FIELD_(T, m, kind, ...)                                                                                     \
