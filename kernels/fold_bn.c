@@ -139,8 +139,7 @@ pd_folded pd_fold_bn(pd_tape *t, const char *name, int branches, const pd_fold_b
         args.groups[i] = b[i].groups;
         args.column[i] = b[i].column;
     }
-    const pd_shape out[2] = {columns == 1 ? PD_SHAPE(args.k, r, s, c) : PD_SHAPE(columns, args.k, r, s, c),
-                             columns == 1 ? PD_SHAPE(args.k) : PD_SHAPE(columns, args.k)};
+    const pd_shape out[2] = {PD_SHAPE(columns * args.k, r, s, c), PD_SHAPE(columns * args.k)};
     const pd_node *node = pd_tape_add(t, &fold_op, name, PER_BRANCH * branches, in, 2, out, NULL, &args, sizeof args);
     return node ? (pd_folded){node->out[0], node->out[1]} : dead;
 }

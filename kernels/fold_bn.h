@@ -10,8 +10,7 @@
  *   w_b       (k, r_b, s_b, c / groups_b), r_b <= r, s_b <= s, centred
  *   gamma, beta, mean, var  (k)
  *   column_b  0 .. columns - 1: which kernel branch b belongs to (PD-A: one; PD-B: one per gate weight)
- *   kernel    (k, r, s, c) where columns is 1, else (columns, k, r, s, c)
- *   bias      (k), else (columns, k) */
+ *   kernel    (columns * k, r, s, c), bias (columns * k) */
 #ifndef PD_FOLD_BN_H
 #define PD_FOLD_BN_H
 

@@ -60,9 +60,20 @@ static void mix_release(pd_node *node)
     node->state = NULL;
 }
 
+/* How many kernels are mixed, outputs of each, elements of each. */
+static size_t mix_count(const pd_node *node)
+{
+    return (size_t)node->in[GATE]->shape.dim[1];
+}
+
+static size_t outputs(const pd_node *node)
+{
+    return (size_t)node->out[0]->shape.dim[3];
+}
+
 static size_t kernel_count(const pd_node *node)
 {
-    return pd_shape_size(node->in[KERNELS]->shape) / (size_t)node->in[KERNELS]->shape.dim[0];
+    return pd_shape_size(node->in[KERNELS]->shape) / mix_count(node);
 }
 
 static pd_status mix_plan(pd_node *node, pd_device *device, pd_err *err)
@@ -73,12 +84,12 @@ static pd_status mix_plan(pd_node *node, pd_device *device, pd_err *err)
     if (!s) return PD_FAIL(err, PD_ENOMEM, "out of memory for a convolution");
     node->state = s;
     s->device = device;
-    s->shape = (pd_conv_shape){.n = 1, .h = x[1], .w = x[2], .c = x[3], .k = w[1], .kh = w[2], .kw = w[3],
+    s->shape = (pd_conv_shape){.n = 1, .h = x[1], .w = x[2], .c = x[3], .k = y[3], .kh = w[1], .kw = w[2],
                                .stride = a->stride, .pad_h = a->pad_h, .pad_w = a->pad_w, .groups = 1, .oh = y[1],
                                .ow = y[2]};
     PD_TRY(pd_prim_conv_fwd(&s->fwd, device, &s->shape, true, node->in[RESIDUAL] != NULL, a->relu, node->backward, err));
     PD_TRY(pd_prim_reorder_weights(&s->pack, &s->packed, device, &s->shape, &s->fwd, true, err));
-    const size_t plain = align_up(kernel_count(node) * sizeof(float)), bias = align_up((size_t)w[1] * sizeof(float));
+    const size_t plain = align_up(kernel_count(node) * sizeof(float)), bias = align_up(outputs(node) * sizeof(float));
     const size_t packed = align_up(s->packed);
     /* a mixed bias, the mixed kernel packed, and (where kernels change, or while packing) the mixed kernel plain */
     node->scratch_fwd = bias + packed + larger(plain, packed) + larger(align_up(s->pack.scratch_bytes), align_up(s->fwd.scratch_bytes));
@@ -138,8 +149,8 @@ static pd_status pack_constants(pd_node *node, mix_state *s, char *scratch, pd_e
     scratch += align_up(s->packed);
     free_streams(s);
     PD_TRY(pd_prim_run(&s->pack, s->device, (void *[]){(void *)(uintptr_t)kernels, s->first}, scratch, err));
-    for (int i = 1; i < node->in[KERNELS]->shape.dim[0]; i++) {
-        const float *k = kernels + (size_t)i * count;
+    for (size_t i = 1; i < mix_count(node); i++) {
+        const float *k = kernels + i * count;
         PD_TRY(pd_prim_run(&s->pack, s->device, (void *[]){(void *)(uintptr_t)k, packed}, scratch, err));
         PD_TRY(make_stream(&s->more[i], packed, s->packed / sizeof(float), err));
     }
@@ -211,17 +222,17 @@ PD_CLONES static void mix_plain(void *arg, size_t begin, size_t end, int thread)
 
 static void mix_bias(const pd_node *node, const float *a, float *to)
 {
-    const size_t k = (size_t)node->in[BIAS]->shape.dim[1];
+    const size_t k = outputs(node);
     const float *c = node->in[BIAS]->data;
     memset(to, 0, k * sizeof *to);
-    for (size_t i = 0; i < (size_t)node->in[BIAS]->shape.dim[0]; i++)
+    for (size_t i = 0; i < mix_count(node); i++)
         for (size_t j = 0; j < k; j++) to[j] += a[i] * c[i * k + j];
 }
 
 static pd_status mix_fwd(pd_node *node, const pd_run *run, pd_err *err)
 {
     mix_state *s = node->state;
-    const size_t n = (size_t)node->in[X]->shape.dim[0], g = (size_t)node->in[GATE]->shape.dim[1];
+    const size_t n = (size_t)node->in[X]->shape.dim[0], g = mix_count(node);
     char *scratch = node->scratch;
     float *bias = (float *)(void *)scratch;
     scratch += align_up((size_t)s->shape.k * sizeof *bias);
@@ -274,8 +285,8 @@ static float dot(const float *a, const float *b, size_t n)
 /* Image i: gradients of kernels, biases and gate from the gradient of its mixed kernel and bias. */
 static void unmix(pd_node *node, size_t i, const float *dw, const float *db)
 {
-    const size_t g = (size_t)node->in[GATE]->shape.dim[1], count = kernel_count(node);
-    const size_t k = (size_t)node->in[BIAS]->shape.dim[1];
+    const size_t g = mix_count(node), count = kernel_count(node);
+    const size_t k = outputs(node);
     const float *a = (const float *)node->in[GATE]->data + i * g;
     for (size_t j = 0; j < g; j++) {
         if (pd_wants_grad(node, KERNELS)) add_scaled(node->in[KERNELS]->grad + j * count, dw, a[j], count);
@@ -296,7 +307,7 @@ static pd_status mix_bwd(pd_node *node, const pd_run *run, pd_err *err)
 {
     mix_state *s = node->state;
     const pd_conv_args *args = node->args;
-    const size_t n = (size_t)node->in[X]->shape.dim[0], g = (size_t)node->in[GATE]->shape.dim[1];
+    const size_t n = (size_t)node->in[X]->shape.dim[0], g = mix_count(node);
     const size_t k = (size_t)s->shape.k, count = kernel_count(node);
     const size_t in = n ? pd_shape_size(node->in[X]->shape) / n : 0, out = n ? pd_shape_size(node->out[0]->shape) / n : 0;
     char *scratch = node->scratch;
@@ -344,7 +355,7 @@ static double mix_macs(const pd_node *node)
 {
     const int *w = node->in[KERNELS]->shape.dim;
     const double out = (double)pd_shape_size(node->out[0]->shape);
-    return out * ((double)w[2] * w[3] * w[4] + 1) + (((const pd_conv_args *)node->args)->relu ? out : 0);
+    return out * ((double)w[1] * w[2] * w[3] + 1) + (((const pd_conv_args *)node->args)->relu ? out : 0);
 }
 
 static const pd_kernel mix_cpu = {mix_plan, mix_fwd, mix_bwd, mix_release};
@@ -358,16 +369,16 @@ pd_value *pd_mix_conv(pd_tape *t, const char *name, pd_value *x, pd_value *gate,
     if (pd_tape_status(t, NULL) != PD_OK) return pd_tape_dead(t);
     const int *xd = x->shape.dim, *wd = kernels->shape.dim;
     char xs[64], ws[64];
-    const bool shapes = x->shape.rank == 4 && kernels->shape.rank == 5 && gate->shape.rank == 2 && bias->shape.rank == 2;
-    if (!shapes || args.groups != 1 || xd[3] != wd[4] || gate->shape.dim[0] != xd[0] || gate->shape.dim[1] != wd[0] ||
-        wd[0] > MAX_MIX || bias->shape.dim[0] != wd[0] || bias->shape.dim[1] != wd[1] ||
-        xd[1] + 2 * args.pad_h < wd[2] || xd[2] + 2 * args.pad_w < wd[3]) {
+    const int g = gate->shape.rank == 2 ? gate->shape.dim[1] : 0;
+    if (x->shape.rank != 4 || kernels->shape.rank != 4 || g < 1 || g > MAX_MIX || args.groups != 1 || xd[3] != wd[3] ||
+        gate->shape.dim[0] != xd[0] || wd[0] % g || pd_shape_size(bias->shape) != (size_t)wd[0] ||
+        xd[1] + 2 * args.pad_h < wd[1] || xd[2] + 2 * args.pad_w < wd[2]) {
         pd_tape_fail(t, PD_EINVAL, "%s: kernels %s to mix do not fit an input %s", name,
                      pd_shape_text(ws, kernels->shape), pd_shape_text(xs, x->shape));
         return pd_tape_dead(t);
     }
-    const pd_shape out = PD_SHAPE(xd[0], pd_conv_out(xd[1], wd[2], args.stride, args.pad_h),
-                                  pd_conv_out(xd[2], wd[3], args.stride, args.pad_w), wd[1]);
+    const pd_shape out = PD_SHAPE(xd[0], pd_conv_out(xd[1], wd[1], args.stride, args.pad_h),
+                                  pd_conv_out(xd[2], wd[2], args.stride, args.pad_w), wd[0] / g);
     if (residual && memcmp(&residual->shape, &out, sizeof out) != 0) {
         pd_tape_fail(t, PD_EINVAL, "%s: residual %s, output %s", name, pd_shape_text(xs, residual->shape),
                      pd_shape_text(ws, out));

@@ -4,7 +4,7 @@
  *
  *   x        (n, h, w, c)
  *   gate     (n, g) the weights a
- *   kernels  (g, k, r, s, c), bias (g, k): of pd_fold_bn
+ *   kernels  (g * k, r, s, c), bias (g * k): g kernels one behind the other, as pd_fold_bn makes them
  *   residual (n, oh, ow, k) or NULL
  *   returns  (n, oh, ow, k)
  *

@@ -1,0 +1,53 @@
+/* layer.h: convolution + batch norm, plain or disentangled into ParaDise branches, in the form that is asked for.
+ *
+ * "Parameter Disentanglement for Diverse Representations", Big Data Mining and Analytics 8(3), 2025.
+ * One function records the same layer in four forms; the parameters' names are the authors'.
+ *
+ *   form            records                                                          used for
+ *   PD_FORM_TRAIN   every branch, statistics of the batch                            pretraining
+ *   PD_FORM_EVAL    every branch, running statistics, written out as defined         the reference; proof of a fold
+ *   PD_FORM_FUSED   branches folded on the tape (fold_bn), then one convolution      inference of unfolded weights, and
+ *                                                                                    training with fixed statistics
+ *   PD_FORM_FOLDED  one convolution with bias from a folded file                     deployment
+ *
+ * Under the fold a layer NAME has NAME.weight and NAME.bias; PD-B stacks its k kernels: (k * out, in, 3, 3), (k * out). */
+#ifndef PD_LAYER_H
+#define PD_LAYER_H
+
+#include "engine/tape.h"
+
+typedef enum pd_form { PD_FORM_TRAIN, PD_FORM_EVAL, PD_FORM_FUSED, PD_FORM_FOLDED } pd_form;
+
+/* Branches of a ParaDise convolution, in the order of the gate's weights. */
+enum { PD_S1 = 1, PD_S2 = 2, PD_SKELETON = 4, PD_GROUP = 8, PD_ALL_BRANCHES = 15 };
+
+typedef enum pd_mixture {
+    PD_PLAIN_CONV, /* one convolution, one batch norm */
+    PD_SUM,        /* PD-A: the branches' sum */
+    PD_GATED,      /* PD-B: weighted by a softmax of the input's mean, image by image */
+} pd_mixture;
+
+typedef struct pd_layer {
+    int out, kernel, stride; /* square kernel, padding kernel / 2 */
+    int groups;              /* of a plain convolution; 1 for ParaDise */
+    pd_mixture mixture;      /* ParaDise wants kernel 3 */
+    unsigned branches;       /* of a ParaDise layer */
+    int branch_groups;       /* groups of the group branch; 0: gcd(in, out, 64) */
+} pd_layer;
+
+/* y = relu?( layer(x) + residual ). conv: the convolution's (or ParaDise layer's) name, bn: the batch norm's (unused by
+ * ParaDise layers and under the fold). residual may be NULL. */
+pd_value *pd_record_layer(pd_tape *t, pd_form form, const char *conv, const char *bn, pd_value *x, const pd_layer *layer,
+                          pd_value *residual, bool relu);
+
+/* A linear layer with bias, weights drawn from U(-1/sqrt(in), 1/sqrt(in)). */
+pd_value *pd_record_linear(pd_tape *t, const char *name, pd_value *x, int out, bool relu);
+
+/* "s1,skeleton" -> mask. Unknown, repeated or no branches are errors; S1 must be there. */
+pd_status pd_branches_parse(unsigned *mask, const char *text, pd_err *err);
+const char *pd_branches_text(unsigned mask);
+
+#define PD_BN_EPS 1e-5f
+#define PD_BN_MOMENTUM 0.1f
+
+#endif
