@@ -56,7 +56,7 @@ void pd_anchor_fill(pd_box *out, const pd_anchor_grid *grid, int begin, int end)
  * border >= 0, x1 >= -border, y1 >= -border, x2 < w + border, y2 < h + border. */
 void pd_anchor_flags(unsigned char *out, const pd_anchor_grid *grid, const int size[4], int border, int begin, int end);
 
-/* On a tape: (anchors, 4), a constant of the plan. */
+/* On a tape: (anchors, 4). */
 pd_value *pd_anchors(pd_tape *tape, const pd_anchor_grid *grid);
 
 #endif
