@@ -6,7 +6,7 @@
  *   detection       OpenCV's INTER_LINEAR on bytes: 11-bit fixed point, half-pixel centres, no antialias; bit for bit
  *                   (detection specification 2.3; two equal halvings give the 2x2 mean, as there)
  * Output is float32 (h, w, 3) RGB. Normalised value of a byte x: (x / divide - mean) / std per channel, rounded to
- * float32 after each step. */
+ * float32 after each step; DETECT multiplies by the float32 of 1 / std instead, as there. */
 #ifndef PD_TRANSFORM_H
 #define PD_TRANSFORM_H
 
@@ -53,7 +53,7 @@ typedef struct pd_transform_work {
 } pd_transform_work;
 void pd_transform_work_free(pd_transform_work *work);
 
-/* (x / divide - mean) / std: tables for bytes, slope and offset for resampled values. */
+/* The normalised value: a table for bytes; slope and offset for resampled values. */
 typedef struct pd_normalizer {
     float byte[3][256];
     float slope[3], offset[3]; /* value = x * slope + offset */
@@ -64,15 +64,20 @@ void pd_normalizer_init(pd_normalizer *out, const pd_transform *t);
  * of `tries` that fits gets a uniform position; else the largest central box whose aspect is allowed. */
 pd_rect pd_random_crop(int h, int w, const double area[2], const double aspect[2], int tries, pd_rng *rng);
 
-/* Triangle filter: `box` (real pixels of the image, inside it) to (out_h, out_w, 3) float32, mirrored if flip,
- * normalised. image may be a part of the picture: its pixel (0, 0) is pixel (at_x, at_y) of the picture, box is in the
- * picture's coordinates, and the part covers the box. Filter of the resized axis: support max(1, box size / out size),
- * taps clamped to the box, weights normalised to 1. */
+/* Triangle filter: `box` (real pixels of the picture) to out (out_h, out_w, 3) float32, mirrored if flip, normalised.
+ * Per axis: support = max(1, box size / out size), weights normalised to 1; pixels outside of `bounds` do not count.
+ * bounds = the box itself: cut first, then resize (training); bounds = the whole picture: resize first, then cut
+ * (validation). `image` may be a part of the picture: its pixel (0, 0) is pixel (at_x, at_y) of the picture; box and
+ * bounds are in the picture's coordinates, and the part must hold what pd_filter_reach returns. */
 typedef struct pd_area {
     double x, y, w, h;
 } pd_area;
 pd_status pd_resize_triangle(float *out, int out_h, int out_w, const pd_image *image, int at_x, int at_y, pd_area box,
-                             bool flip, const pd_normalizer *norm, pd_transform_work *work, pd_err *err);
+                             pd_rect bounds, bool flip, const pd_normalizer *norm, pd_transform_work *work,
+                             pd_err *err);
+
+/* The pixels that the filter reads: the box and its support, cut at bounds. */
+pd_rect pd_filter_reach(pd_area box, pd_rect bounds, int out_h, int out_w);
 
 /* The part of a (h, w) image that CENTER_CROP sees: torchvision's Resize (longer side truncated) then CenterCrop
  * (offset rounded half to even), as one box in real pixels. Images smaller than the crop after `resize` are enlarged to
