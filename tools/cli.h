@@ -116,14 +116,14 @@ typedef struct pd_cli {
     int min_args, max_args; /* positional arguments; -1: any number */
 } pd_cli;
 
-typedef enum pd_device_kind { PD_USE_AUTO, PD_USE_CPU, PD_USE_CUDA } pd_device_kind;
+typedef enum pd_device_choice { PD_USE_AUTO, PD_USE_CPU, PD_USE_CUDA } pd_device_choice;
 
 typedef struct pd_cli_args {
     const char **args; /* positional arguments, in order; point into argv */
     size_t n_args;
     bool quiet;
     int threads; /* 0: all processors this process may use */
-    pd_device_kind device;
+    pd_device_choice device;
     int device_index; /* of cuda */
     pd_strings set;
     const pd_cli *cli;
