@@ -1,0 +1,114 @@
+#include "tests/oracle.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint64_t splitmix64(uint64_t x)
+{
+    x += 0x9E3779B97F4A7C15u;
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+    return x ^ (x >> 31);
+}
+
+void pd_oracle_uniform(float *out, const char *name, size_t n, uint64_t seed)
+{
+    const uint64_t base = pd_hash_text(name) + (seed << 32);
+    for (size_t i = 0; i < n; i++) out[i] = (float)((double)(splitmix64(base + i) >> 40) * 0x1p-23 - 1.0);
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    const size_t a = strlen(text), b = strlen(end);
+    return a >= b && !strcmp(text + a - b, end);
+}
+
+/* The reference's rule for backbones. */
+static double backbone_value(const pd_param *p, double u)
+{
+    if (p->kind == PD_COUNTER) return 0;
+    if (ends_with(p->name, "running_mean")) return 0.1 * u;
+    if (ends_with(p->name, "running_var")) return 1 + 0.5 * u;
+    if (ends_with(p->name, ".weight") && p->rank == 4)
+        return sqrt(3.0) * sqrt(2.0 / ((double)p->dim[0] * p->dim[2] * p->dim[3])) * u;
+    if (ends_with(p->name, ".weight") && p->rank == 2) return u / sqrt((double)p->dim[1]);
+    if (ends_with(p->name, ".weight")) return 1 + 0.2 * u;
+    return 0.1 * u;
+}
+
+static const struct {
+    const char *module;
+    double gain;
+} gains[] = {{"lateral_convs", 2},  {"fpn_convs", 1.5},  {"cls_convs", M_SQRT2}, {"reg_convs", M_SQRT2},
+             {"rpn_conv", M_SQRT2}, {"shared_fcs", M_SQRT2}, {"retina_cls", 0.6},    {"retina_reg", 0.2},
+             {"rpn_cls", 1},        {"rpn_reg", 0.2},        {"fc_cls", 0.7},        {"fc_reg", 0.15}};
+
+static double detector_value(const pd_param *p, double u)
+{
+    const char *module = "";
+    double gain = 1;
+    for (size_t i = 0; i < sizeof gains / sizeof *gains; i++)
+        if (strstr(p->name, gains[i].module)) {
+            module = gains[i].module;
+            gain = gains[i].gain;
+        }
+    if (ends_with(p->name, ".weight"))
+        return gain * sqrt(3.0 / ((double)p->count / p->dim[0])) * u;
+    return (ends_with(module, "_reg") ? 0.02 : 0.1) * u + (!strcmp(module, "retina_cls") ? -4.59511985 : 0.0);
+}
+
+void pd_oracle_fill(pd_params *params, uint64_t seed, bool detector, double variance_scale)
+{
+    for (size_t i = 0; i < pd_params_count(params); i++) {
+        const pd_param *p = pd_params_at(params, i);
+        float *u = malloc((p->count + 1) * sizeof *u);
+        if (!u) abort();
+        pd_oracle_uniform(u, p->name, p->count, seed);
+        for (size_t k = 0; k < p->count; k++) {
+            const bool backbone = !detector || !strncmp(p->name, "backbone.", 9);
+            u[k] = (float)(backbone ? backbone_value(p, (double)u[k]) : detector_value(p, (double)u[k]));
+            if (detector && ends_with(p->name, "running_var")) u[k] = (float)((double)u[k] * variance_scale);
+        }
+        pd_param_from_file_order(p, p->data, u);
+        free(u);
+    }
+}
+
+float *pd_oracle_tensor(const pd_st *golden, const char *name, int dim[4], pd_arena *arena)
+{
+    const pd_st_tensor *t = pd_st_find(golden, name);
+    float *file, *ours;
+    if (!t || pd_alloc(&file, arena, t->elements, sizeof *file, NULL) != PD_OK ||
+        pd_alloc(&ours, arena, t->elements, sizeof *ours, NULL) != PD_OK)
+        return NULL;
+    pd_st_read_f32(file, t);
+    for (int i = 0; i < 4; i++) dim[i] = i < t->ndim ? (int)t->shape[i] : 1;
+    if (t->ndim != 4) return file;
+    const size_t n = (size_t)dim[0], c = (size_t)dim[1], hw = (size_t)dim[2] * (size_t)dim[3];
+    for (size_t b = 0; b < n; b++)
+        for (size_t i = 0; i < c; i++)
+            for (size_t k = 0; k < hw; k++) ours[(b * hw + k) * c + i] = file[(b * c + i) * hw + k];
+    return ours;
+}
+
+double pd_oracle_difference(const pd_st *golden, const char *name, const float *nhwc)
+{
+    pd_arena *arena = pd_arena_new();
+    int dim[4];
+    const float *want = arena ? pd_oracle_tensor(golden, name, dim, arena) : NULL;
+    double worst = INFINITY;
+    if (want) {
+        const size_t n = pd_st_find(golden, name)->elements;
+        double top = 0;
+        worst = 0;
+        for (size_t i = 0; i < n; i++) {
+            const double d = fabs((double)nhwc[i] - (double)want[i]);
+            top = fmax(top, fabs((double)want[i]));
+            worst = d <= worst ? worst : isnan(d) ? INFINITY : d;
+        }
+        worst /= fmax(top, 1e-30);
+    }
+    pd_arena_free(arena);
+    return worst;
+}
