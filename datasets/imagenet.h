@@ -6,7 +6,7 @@
 #ifndef PD_IMAGENET_H
 #define PD_IMAGENET_H
 
-#include "engine/arena.h"
+#include "engine/file.h"
 
 #include <stdint.h>
 
