@@ -1,0 +1,181 @@
+#include "backbones/classifier.h"
+#include "kernels/softmax_ce.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_PLANS 8 /* kept; the longest unused one makes room */
+
+/* A recorded and planned network for one form and input shape. */
+typedef struct entry {
+    pd_form form;
+    int n, h, w;
+    pd_tape *tape;
+    pd_plan *plan;
+    pd_value *image, *label, *logits, *loss, *correct;
+    pd_stages stages;
+    unsigned long used;
+} entry;
+
+struct pd_classifier {
+    pd_device *device;
+    pd_classifier_settings set;
+    pd_params *params;
+    entry plans[MAX_PLANS];
+    int count;
+    entry *last;
+    unsigned long clock;
+};
+
+static void entry_free(entry *e)
+{
+    pd_plan_free(e->plan);
+    pd_tape_free(e->tape);
+    memset(e, 0, sizeof *e);
+}
+
+/* Records the network; parameters that are new are registered. */
+static pd_status record(pd_classifier *c, entry *e, pd_err *err)
+{
+    const bool train = e->form == PD_FORM_TRAIN;
+    PD_TRY(pd_tape_new(&e->tape, c->params, train, err));
+    e->image = pd_tape_input(e->tape, "image", PD_F32, PD_SHAPE(e->n, e->h, e->w, 3));
+    e->logits = pd_record_classifier(e->tape, e->form, c->set.arch, c->set.classes, e->image, &e->stages);
+    if (train) {
+        e->label = pd_tape_input(e->tape, "label", PD_I32, PD_SHAPE(e->n));
+        e->loss = pd_softmax_ce(e->tape, e->logits, e->label, NULL, c->set.label_smoothing, &e->correct);
+        pd_tape_minimise(e->tape, e->loss, 1);
+        pd_tape_keep(e->tape, e->correct);
+    } else {
+        pd_tape_keep(e->tape, e->logits);
+        for (int i = 0; i < 4; i++) pd_tape_keep(e->tape, e->stages.c[i]);
+    }
+    return pd_tape_status(e->tape, err);
+}
+
+pd_status pd_classifier_new(pd_classifier **out, pd_device *device, const pd_classifier_settings *settings, pd_err *err)
+{
+    if (settings->classes < 1) return PD_FAIL(err, PD_EINVAL, "a classifier needs at least one class, not %d", settings->classes);
+    pd_classifier *c = calloc(1, sizeof *c);
+    if (!c) return PD_FAIL(err, PD_ENOMEM, "out of memory for a classifier");
+    c->device = device;
+    c->set = *settings;
+    entry first = {.form = settings->folded ? PD_FORM_FOLDED : PD_FORM_EVAL, .n = 1, .h = 224, .w = 224};
+    pd_status status = pd_params_new(&c->params, err);
+    if (status == PD_OK) status = record(c, &first, err); /* for the names and shapes only */
+    entry_free(&first);
+    if (status == PD_OK) status = pd_params_allocate(c->params, device, settings->train, err);
+    if (status != PD_OK) {
+        pd_classifier_free(c);
+        return status;
+    }
+    *out = c;
+    return PD_OK;
+}
+
+void pd_classifier_free(pd_classifier *c)
+{
+    if (!c) return;
+    for (int i = 0; i < c->count; i++) entry_free(&c->plans[i]);
+    pd_params_free(c->params);
+    free(c);
+}
+
+pd_params *pd_classifier_params(pd_classifier *c)
+{
+    return c->params;
+}
+
+const pd_classifier_settings *pd_classifier_get(const pd_classifier *c)
+{
+    return &c->set;
+}
+
+pd_form pd_classifier_form(const pd_classifier *c)
+{
+    return c->set.folded ? PD_FORM_FOLDED : PD_FORM_FUSED;
+}
+
+/* The plan for this form and shape, made now if there is none. */
+static pd_status find_plan(pd_classifier *c, entry **out, pd_form form, int n, int h, int w, pd_err *err)
+{
+    entry *oldest = NULL;
+    for (int i = 0; i < c->count; i++) {
+        entry *e = &c->plans[i];
+        if (e->form == form && e->n == n && e->h == h && e->w == w) {
+            e->used = ++c->clock;
+            *out = e;
+            return PD_OK;
+        }
+        if (!oldest || e->used < oldest->used) oldest = e;
+    }
+    if ((form == PD_FORM_FOLDED) != c->set.folded)
+        return PD_FAIL(err, PD_EINVAL, "%s parameters cannot run in the other form", c->set.folded ? "folded" : "unfolded");
+    entry e = {.form = form, .n = n, .h = h, .w = w, .used = ++c->clock};
+    pd_status status = record(c, &e, err);
+    if (status == PD_OK)
+        status = pd_plan_new(&e.plan, e.tape, c->device, form == PD_FORM_TRAIN ? PD_PLAN_TRAIN : PD_PLAN_INFER, err);
+    if (status != PD_OK) {
+        entry_free(&e);
+        return status;
+    }
+    if (c->count < MAX_PLANS)
+        oldest = &c->plans[c->count++];
+    else
+        entry_free(oldest);
+    *oldest = e;
+    *out = oldest;
+    return PD_OK;
+}
+
+pd_status pd_classifier_run(pd_classifier *c, pd_form form, const float *pixels, int n, int h, int w, pd_classified *out,
+                            pd_err *err)
+{
+    entry *e;
+    PD_TRY(find_plan(c, &e, form, n, h, w, err));
+    c->last = e;
+    pd_plan_bind(e->image, (void *)(uintptr_t)pixels);
+    PD_TRY(pd_plan_forward(e->plan, err));
+    out->logits = e->logits->data;
+    for (int i = 0; i < 4; i++) {
+        out->stage[i] = e->stages.c[i]->data;
+        out->stage_shape[i] = e->stages.c[i]->shape;
+    }
+    return PD_OK;
+}
+
+pd_status pd_classifier_loss(pd_classifier *c, const float *pixels, const int *labels, int n, int h, int w, float *loss,
+                             int *correct, pd_err *err)
+{
+    if (!c->set.train) return PD_FAIL(err, PD_EINVAL, "this classifier was made without gradients");
+    entry *e;
+    PD_TRY(find_plan(c, &e, PD_FORM_TRAIN, n, h, w, err));
+    c->last = e;
+    pd_plan_bind(e->image, (void *)(uintptr_t)pixels);
+    pd_plan_bind(e->label, (void *)(uintptr_t)labels);
+    PD_TRY(pd_plan_forward(e->plan, err));
+    *loss = *(const float *)e->loss->data;
+    *correct = (int)*(const float *)e->correct->data;
+    return PD_OK;
+}
+
+pd_status pd_classifier_backward(pd_classifier *c, bool accumulate, pd_err *err)
+{
+    if (!c->last || c->last->form != PD_FORM_TRAIN) return PD_FAIL(err, PD_EINVAL, "no loss was computed");
+    return pd_plan_backward(c->last->plan, accumulate, err);
+}
+
+void pd_classifier_changed(pd_classifier *c)
+{
+    for (int i = 0; i < c->count; i++) pd_plan_refresh(c->plans[i].plan);
+}
+
+pd_plan *pd_classifier_plan(pd_classifier *c)
+{
+    return c->last ? c->last->plan : NULL;
+}
+
+pd_tape *pd_classifier_tape(pd_classifier *c)
+{
+    return c->last ? c->last->tape : NULL;
+}

@@ -1,0 +1,57 @@
+/* classifier.h: a ResNet with a linear head, ready to train or to run: parameters, and one plan per input shape.
+ *
+ *   pd_classifier *c;
+ *   PD_TRY(pd_classifier_new(&c, device, &settings, &err));
+ *   ... fill pd_classifier_params(c): pd_params_init, or pd_load_params ...
+ *   PD_TRY(pd_classifier_run(c, PD_FORM_FUSED, pixels, n, h, w, &out, &err));       out.logits: (n, classes)
+ *
+ * pixels: (n, h, w, 3) float32, normalised as the model was trained. Results stay valid until the next call. One thread
+ * at a time. The device must outlive the classifier. */
+#ifndef PD_CLASSIFIER_H
+#define PD_CLASSIFIER_H
+
+#include "backbones/resnet.h"
+#include "engine/plan.h"
+
+typedef struct pd_classifier_settings {
+    pd_arch arch;
+    int classes;
+    bool folded;           /* parameters of a folded file: only PD_FORM_FOLDED runs */
+    bool train;            /* with gradients: pd_classifier_loss and pd_classifier_backward work */
+    float label_smoothing; /* of the training loss */
+} pd_classifier_settings;
+
+typedef struct pd_classifier pd_classifier;
+
+pd_status pd_classifier_new(pd_classifier **out, pd_device *device, const pd_classifier_settings *settings, pd_err *err);
+void pd_classifier_free(pd_classifier *c);
+pd_params *pd_classifier_params(pd_classifier *c);
+const pd_classifier_settings *pd_classifier_get(const pd_classifier *c);
+
+/* Inference in a form (PD_FORM_EVAL: branch by branch as defined; PD_FORM_FUSED: folded first, the fast one;
+ * PD_FORM_FOLDED for folded parameters). */
+typedef struct pd_classified {
+    const float *logits;   /* (n, classes) */
+    const float *stage[4]; /* C2..C5 (n, sh, sw, sc) */
+    pd_shape stage_shape[4];
+} pd_classified;
+pd_status pd_classifier_run(pd_classifier *c, pd_form form, const float *pixels, int n, int h, int w, pd_classified *out,
+                            pd_err *err);
+
+/* The form that is fastest for these parameters. */
+pd_form pd_classifier_form(const pd_classifier *c);
+
+/* One training forward: mean cross-entropy of the batch and how many rows were right. labels: (n) */
+pd_status pd_classifier_loss(pd_classifier *c, const float *pixels, const int *labels, int n, int h, int w, float *loss,
+                             int *correct, pd_err *err);
+/* Gradients of the last loss into the parameters' gradient block. */
+pd_status pd_classifier_backward(pd_classifier *c, bool accumulate, pd_err *err);
+
+/* Call after parameters were changed: what inference plans made of them is made again. */
+void pd_classifier_changed(pd_classifier *c);
+
+/* The plan behind the last run or loss, for profiles. */
+pd_plan *pd_classifier_plan(pd_classifier *c);
+pd_tape *pd_classifier_tape(pd_classifier *c);
+
+#endif

@@ -1,0 +1,170 @@
+#include "tools/train_run.h"
+#include "engine/file.h"
+
+#include <math.h>
+#include <string.h>
+#include <time.h>
+
+static const pd_field optimizer_fields[] = {
+    PD_DOUBLE(pd_optimizer_cfg, lr, .def = 0.1, .min = 0, .max = 1000, .doc = "base learning rate"),
+    PD_DOUBLE(pd_optimizer_cfg, momentum, .def = 0.9, .min = 0, .max = 1, .doc = "of SGD"),
+    PD_DOUBLE(pd_optimizer_cfg, weight_decay, .def = 1e-4, .min = 0, .max = 1, .doc = "on every trained parameter"),
+    PD_DOUBLE(pd_optimizer_cfg, clip_norm, .def = 0, .min = 0, .max = 1e9, .doc = "largest L2 norm of all gradients; 0: none"),
+    PD_BOOL(pd_optimizer_cfg, nesterov, .def = 0, .doc = "Nesterov's momentum"),
+};
+const pd_table pd_optimizer_table = PD_TABLE(pd_optimizer_cfg, optimizer_fields);
+
+static double wall_time(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+pd_status pd_train_run_init(pd_train_run *run, pd_device *device, pd_params *params, const char *dir,
+                            const pd_optimizer_cfg *optimizer, const pd_schedule *schedule, double ema_decay,
+                            int64_t total_epochs, int64_t total_steps, pd_err *err)
+{
+    *run = (pd_train_run){.device = device, .params = params, .dir = dir, .optimizer = *optimizer, .schedule = *schedule,
+                          .ema_decay = ema_decay, .total_epochs = total_epochs, .total_steps = total_steps,
+                          .at.best = NAN, .grad_norm = NAN};
+    size_t count;
+    const float *weights = pd_params_weights(params, &count);
+    run->arena = pd_arena_new();
+    if (!run->arena) return PD_FAIL(err, PD_ENOMEM, "out of memory for a training run");
+    PD_TRY(device->alloc(device, (void **)&run->velocity, count * sizeof(float), err));
+    memset(run->velocity, 0, count * sizeof(float));
+    if (ema_decay > 0) {
+        PD_TRY(device->alloc(device, (void **)&run->ema, count * sizeof(float), err));
+        memcpy(run->ema, weights, count * sizeof(float));
+    }
+    return PD_OK;
+}
+
+void pd_train_run_free(pd_train_run *run)
+{
+    if (run->velocity) run->device->release(run->device, run->velocity);
+    if (run->ema) run->device->release(run->device, run->ema);
+    pd_log_close(run->log, NULL);
+    pd_arena_free(run->arena);
+    *run = (pd_train_run){0};
+}
+
+pd_status pd_train_run_open(pd_train_run *run, const char *config, bool resumed, pd_err *err)
+{
+    char *path;
+    PD_TRY(pd_make_dirs(run->dir, err));
+    PD_TRY(pd_path_join(&path, run->dir, "config.json", run->arena, err));
+    PD_TRY(pd_file_write(path, config, strlen(config), err));
+    return pd_log_open(&run->log, run->dir, resumed ? run->at.step : -1, wall_time(), err);
+}
+
+pd_status pd_train_step(pd_train_run *run, int groups, pd_err *err)
+{
+    pd_sgd sgd = {.momentum = run->optimizer.momentum, .weight_decay = run->optimizer.weight_decay,
+                  .nesterov = run->optimizer.nesterov, .scale = 1.0 / groups};
+    if (run->optimizer.clip_norm > 0) {
+        PD_TRY(pd_grad_norm(&run->grad_norm, run->device, run->params, err));
+        run->grad_norm /= groups;
+        const double factor = run->optimizer.clip_norm / (run->grad_norm + 1e-6);
+        if (factor < 1) sgd.scale *= factor;
+    }
+    run->lr = sgd.lr = pd_schedule_lr(&run->schedule, run->optimizer.lr, run->at.epoch, run->at.step, run->total_epochs,
+                                      run->total_steps);
+    PD_TRY(pd_sgd_step(run->device, run->params, run->velocity, &sgd, err));
+    if (run->ema) {
+        size_t count;
+        const float *weights = pd_params_weights(run->params, &count);
+        /* the average forgets its start sooner: decay grows to its value (as torch's and TensorFlow's recipes do) */
+        const double early = (1.0 + (double)run->at.step) / (10.0 + (double)run->at.step);
+        PD_TRY(pd_ema_step(run->device, run->ema, weights, count, early < run->ema_decay ? early : run->ema_decay, err));
+    }
+    run->at.step++;
+    run->at.step_in_epoch++;
+    return PD_OK;
+}
+
+#define STATE_SIZE 8
+
+pd_status pd_train_save(pd_train_run *run, const char *name, const pd_model_meta *meta, bool weights_only, pd_err *err)
+{
+    pd_st_writer *w = NULL;
+    char *path;
+    const double state[STATE_SIZE] = {(double)run->at.step, (double)run->at.epoch, (double)run->at.step_in_epoch,
+                                      run->at.best, (double)run->at.images};
+    const int64_t state_shape[1] = {STATE_SIZE};
+    pd_arena *arena = pd_arena_new();
+    if (!arena) return PD_FAIL(err, PD_ENOMEM, "out of memory for a checkpoint");
+    pd_status status = PD_OK;
+    if (weights_only) pd_train_swap_ema(run);
+    PD_TRY_DONE(pd_path_join(&path, run->dir, name, arena, err));
+    PD_TRY_DONE(pd_st_create(&w, path, PD_ST_SORTED, err));
+    PD_TRY_DONE(pd_model_meta_write(w, meta, err));
+    PD_TRY_DONE(pd_save_params(w, run->params, arena, err));
+    if (!weights_only) {
+        PD_TRY_DONE(pd_save_block(w, run->params, "train.momentum.", run->velocity, arena, err));
+        if (run->ema) PD_TRY_DONE(pd_save_block(w, run->params, "train.ema.", run->ema, arena, err));
+        PD_TRY_DONE(pd_st_add(w, "train.state", PD_ST_F64, 1, state_shape, state, err));
+    }
+    status = pd_st_commit(w, err);
+    w = NULL;
+done:
+    if (weights_only) pd_train_swap_ema(run);
+    pd_st_cancel(w);
+    pd_arena_free(arena);
+    return status;
+}
+
+pd_status pd_train_resume(pd_train_run *run, const char *path, pd_err *err)
+{
+    pd_st *file = NULL;
+    char *report;
+    const pd_st_tensor *t;
+    const int64_t shape[1] = {STATE_SIZE};
+    double state[STATE_SIZE];
+    PD_TRY(pd_st_open(&file, path, err));
+    pd_status status = PD_OK;
+    const pd_load_options options = {0};
+    PD_TRY_DONE(pd_st_need(&t, file, "train.state", 1, shape, err));
+    if (t->type != PD_ST_F64) {
+        status = PD_FAIL(err, PD_EFORMAT, "%s: train.state is %s, expected F64", path, pd_st_type_name(t->type));
+        goto done;
+    }
+    memcpy(state, t->data, sizeof state);
+    for (int i = 0; i < STATE_SIZE; i++)
+        if (i != 3 && !(state[i] >= 0 && state[i] < 1e15)) {
+            status = PD_FAIL(err, PD_EFORMAT, "%s: train.state[%d] is %g: not a position of a run", path, i, state[i]);
+            goto done;
+        }
+    PD_TRY_DONE(pd_load_params(run->params, file, &options, &report, run->arena, err));
+    PD_TRY_DONE(pd_load_block(run->velocity, run->params, "train.momentum.", file, err));
+    if (run->ema) PD_TRY_DONE(pd_load_block(run->ema, run->params, "train.ema.", file, err));
+    run->at = (pd_train_position){(int64_t)state[0], (int64_t)state[1], (int64_t)state[2], state[3], (int64_t)state[4]};
+done:
+    pd_st_close(file);
+    return status;
+}
+
+pd_status pd_train_resume_path(char **out, const char *dir, const char *resume, pd_arena *arena, pd_err *err)
+{
+    char *path = NULL;
+    if (resume && strcmp(resume, "auto") != 0) return pd_strdup(out, arena, resume, err);
+    if (resume) {
+        PD_TRY(pd_path_join(&path, dir, "last.safetensors", arena, err));
+        if (!pd_file_exists(path)) path = NULL;
+    }
+    *out = path;
+    return PD_OK;
+}
+
+void pd_train_swap_ema(pd_train_run *run)
+{
+    if (!run->ema) return;
+    size_t count;
+    float *weights = pd_params_weights(run->params, &count);
+    for (size_t i = 0; i < count; i++) {
+        const float w = weights[i];
+        weights[i] = run->ema[i];
+        run->ema[i] = w;
+    }
+}

@@ -1,0 +1,71 @@
+/* train_run.h: what every training program needs around its loop: the run's folder, the optimiser, checkpoints that go on
+ * exactly, the log.
+ *
+ * A run folder holds config.json, log.jsonl, events.out.tfevents.*, last.safetensors, best.safetensors, report.html.
+ * last.safetensors is a usable model plus "train." tensors: momentum, the moving average, and train.state (position and
+ * best result). A run killed at any moment goes on from the last whole file with the very same weights. */
+#ifndef PD_TRAIN_RUN_H
+#define PD_TRAIN_RUN_H
+
+#include "engine/checkpoint.h"
+#include "engine/log.h"
+#include "engine/schedule.h"
+#include "kernels/sgd.h"
+#include "tools/model_file.h"
+
+typedef struct pd_optimizer_cfg {
+    double lr, momentum, weight_decay, clip_norm;
+    bool nesterov;
+} pd_optimizer_cfg;
+extern const pd_table pd_optimizer_table;
+
+typedef struct pd_train_position {
+    int64_t step;          /* optimiser steps done */
+    int64_t epoch;         /* the epoch under way */
+    int64_t step_in_epoch; /* its steps done */
+    double best;           /* best validation result so far; NaN: none */
+    int64_t images;        /* images seen */
+} pd_train_position;
+
+typedef struct pd_train_run {
+    pd_device *device;
+    pd_params *params;
+    const char *dir;
+    pd_optimizer_cfg optimizer;
+    pd_schedule schedule;
+    double ema_decay; /* 0: no moving average */
+    int64_t total_epochs, total_steps;
+    float *velocity, *ema; /* blocks beside the weights */
+    pd_train_position at;
+    double lr, grad_norm; /* of the last step; grad_norm NaN unless clipping */
+    pd_log *log;
+    pd_arena *arena;
+} pd_train_run;
+
+/* Blocks of the optimiser, zeroed. params must be allocated with gradients. */
+pd_status pd_train_run_init(pd_train_run *run, pd_device *device, pd_params *params, const char *dir,
+                            const pd_optimizer_cfg *optimizer, const pd_schedule *schedule, double ema_decay,
+                            int64_t total_epochs, int64_t total_steps, pd_err *err);
+void pd_train_run_free(pd_train_run *run);
+
+/* Makes the folder, writes config.json and opens the log (lines behind run->at.step are dropped when resuming). */
+pd_status pd_train_run_open(pd_train_run *run, const char *config, bool resumed, pd_err *err);
+
+/* Clips, takes one optimiser step with gradients that are sums over `groups` (each counts 1 / groups), moves the average
+ * and the counters. */
+pd_status pd_train_step(pd_train_run *run, int groups, pd_err *err);
+
+/* Writes DIR/name with model metadata and everything that resuming needs; weights_only: the model alone, with the moving
+ * average in place of the weights where there is one. */
+pd_status pd_train_save(pd_train_run *run, const char *name, const pd_model_meta *meta, bool weights_only, pd_err *err);
+
+/* Goes on from a file: parameters, optimiser, position. */
+pd_status pd_train_resume(pd_train_run *run, const char *path, pd_err *err);
+
+/* DIR/last.safetensors if it is there and "auto" was asked for; the given path otherwise; NULL: nothing to resume. */
+pd_status pd_train_resume_path(char **out, const char *dir, const char *resume, pd_arena *arena, pd_err *err);
+
+/* Exchanges weights and their moving average (for validation); no effect without one. */
+void pd_train_swap_ema(pd_train_run *run);
+
+#endif
