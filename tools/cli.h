@@ -1,4 +1,4 @@
-/* cli.h: the command line of every program: options by tables, --help, one-line failures, Ctrl-C, progress.
+/* cli.h: the command line of every program: options by tables, --help, one-line failures, Ctrl-C.
  *
  *     bool json = false;
  *     double thr = 0.3;
@@ -25,7 +25,7 @@
 #ifndef PD_CLI_H
 #define PD_CLI_H
 
-#include "engine/status.h"
+#include "tools/progress.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -40,7 +40,7 @@ typedef enum pd_opt_type {
     PD_OPT_T_INT64,   /* int64_t * */
     PD_OPT_T_DOUBLE,  /* double * */
     PD_OPT_T_NUMBERS, /* pd_numbers *: comma-separated doubles */
-    PD_OPT_T_SIZE,    /* int[2]: "224" or "1280x800" */
+    PD_OPT_T_SIZE,    /* int[2]: "1280x800" as written; "224" gives 224 twice */
 } pd_opt_type;
 
 typedef struct pd_strings {
@@ -116,24 +116,21 @@ typedef struct pd_cli {
     int min_args, max_args; /* positional arguments; -1: any number */
 } pd_cli;
 
-typedef enum pd_device_choice { PD_USE_AUTO, PD_USE_CPU, PD_USE_CUDA } pd_device_choice;
-
 typedef struct pd_cli_args {
     const char **args; /* positional arguments, in order; point into argv */
     size_t n_args;
     bool quiet;
-    int threads; /* 0: all processors this process may use */
-    pd_device_choice device;
-    int device_index; /* of cuda */
+    int threads;        /* 0: all processors this process may use */
+    const char *device; /* "auto", "cpu", "cuda" or "cuda:1": for pd_device_open */
     pd_strings set;
     const pd_cli *cli;
 } pd_cli_args;
 
 /* Reads the command line into the options' targets and `out`. -1: go on. Otherwise the exit code: 0 after --help or
- * --version (printed on stdout), 2 after wrong usage, 1 when a device was asked for that this build lacks (one line on
- * stderr). */
+ * --version (printed on stdout), 2 after wrong usage. */
 int pd_cli_parse(pd_cli_args *out, const pd_cli *cli, int argc, char **argv);
-/* Frees what the parse allocated, the lists of options included. */
+/* Frees what the parse allocated, the lists of its options included; after a parse that did not return -1 there is
+ * nothing to free. */
 void pd_cli_free(pd_cli_args *args);
 
 /* The help page. */
@@ -158,30 +155,5 @@ pd_status pd_cli_numbers(pd_numbers *out, const char *what, const char *text, pd
 /* From now on SIGINT and SIGTERM ask to stop: the program ends its step, saves and leaves. The second one kills. */
 void pd_cli_catch_stop(void);
 bool pd_cli_stop_asked(void);
-
-/* ---- progress, on stderr ----
- * On a terminal one line that is drawn over itself, at most ten times a second: title, bar, done/total, rate, time
- * left, note. On a pipe plain lines, the first after ten seconds, then each ten seconds, and nothing is overwritten. */
-typedef struct pd_progress {
-    FILE *out; /* NULL: quiet */
-    bool terminal;
-    bool drawn; /* a bar stands on the terminal's last line */
-    char title[64];
-    const char *unit;
-    int64_t total; /* 0: not known */
-    double start, last;
-} pd_progress;
-
-/* `unit`: plural noun, as "images"; kept. */
-void pd_progress_begin(pd_progress *p, const char *title, const char *unit, int64_t total, bool quiet);
-/* `note` is shown behind (a loss, a file name); NULL allowed. */
-void pd_progress_update(pd_progress *p, int64_t done, const char *note);
-/* A line of its own, above the bar; never lost and on a pipe a plain line. Nothing where quiet. */
-void pd_progress_line(pd_progress *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* Removes the bar and prints one line: title, done, time and rate. */
-void pd_progress_end(pd_progress *p, int64_t done);
-
-/* Seconds of a clock that never jumps. */
-double pd_seconds(void);
 
 #endif
