@@ -1,0 +1,51 @@
+/* cls_config.h: the configuration of pd_cls_train: structs, and the tables that read and document them. */
+#ifndef PD_CLS_CONFIG_H
+#define PD_CLS_CONFIG_H
+
+#include "datasets/transform.h"
+#include "tools/train_run.h"
+
+typedef struct pd_train_crop_cfg {
+    int crop;
+    double area[2], aspect[2], flip;
+} pd_train_crop_cfg;
+
+typedef struct pd_val_crop_cfg {
+    int resize, crop;
+} pd_val_crop_cfg;
+
+typedef enum pd_bad_policy { PD_POLICY_SKIP, PD_POLICY_ERROR } pd_bad_policy;
+
+typedef struct pd_cls_config {
+    struct pd_cls_model_cfg {
+        const char *arch, *branches;
+        int num_classes;
+    } model;
+    struct pd_cls_data_cfg {
+        const char *root, *train, *val;
+        int workers;
+        bool shuffle;
+        pd_train_crop_cfg train_transform;
+        pd_val_crop_cfg val_transform;
+        bool has_train_transform, has_val_transform; /* false: "none" */
+        double mean[3], std[3];
+        int bad_images; /* pd_bad_policy */
+    } data;
+    struct pd_cls_train_cfg {
+        int epochs, batch_size, accumulate, log_interval, save_interval;
+        int64_t max_steps, seed;
+        bool drop_last;
+        double label_smoothing, ema;
+    } train;
+    pd_optimizer_cfg optimizer;
+    pd_schedule schedule;
+    const char *work_dir;
+} pd_cls_config;
+
+extern const pd_table pd_cls_table;
+
+/* The transforms that the configuration asks for. */
+pd_transform pd_cls_train_transform(const pd_cls_config *cfg);
+pd_transform pd_cls_val_transform(const pd_cls_config *cfg);
+
+#endif
