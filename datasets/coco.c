@@ -294,7 +294,7 @@ static pd_status build_images(pd_coco *set, id_at *ids, records *r, char *names,
     set->n_images = r->n_images;
     for (size_t i = 0; i < r->n_images; i++) {
         const image_record *from = &r->images[i];
-        set->images[i] = (pd_coco_image){.id = from->id, .w = from->w, .h = from->h, .file = names + from->name_at};
+        set->images[i] = (pd_coco_photo){.id = from->id, .w = from->w, .h = from->h, .file = names + from->name_at};
         ids[i] = (id_at){from->id, (uint32_t)i};
     }
     qsort(ids, r->n_images, sizeof *ids, by_id);
@@ -345,7 +345,7 @@ static pd_status build_classes(pd_coco *set, id_at *ids, records *r, const char 
 }
 
 /* mmdetection's order of tests. */
-static pd_coco_use use_of(const annotation_record *a, const pd_coco_image *image, int label)
+static pd_coco_use use_of(const annotation_record *a, const pd_coco_photo *image, int label)
 {
     const double w = fmin(a->x + a->w, image->w) - fmax(a->x, 0), h = fmin(a->y + a->h, image->h) - fmax(a->y, 0);
     if (a->ignore) return PD_COCO_IGNORED;
@@ -380,7 +380,7 @@ static pd_status build_anns(pd_coco *set, const id_at *image_ids, const id_at *c
     for (size_t i = 0; i < r->n_anns; i++) {
         if (image_of[i] == UINT32_MAX) continue;
         const annotation_record *a = &r->anns[i];
-        pd_coco_image *image = &set->images[image_of[i]];
+        pd_coco_photo *image = &set->images[image_of[i]];
         const int label = (int)find(category_ids, r->n_categories, a->category_id);
         const pd_coco_use use = use_of(a, image, label);
         set->anns[image->first + image->n++] =
@@ -461,7 +461,7 @@ pd_status pd_coco_train_images(uint32_t **out, size_t *n, const pd_coco *set, in
     size_t count = 0;
     PD_TRY(PD_ALLOC(&list, arena, set->n_images, err));
     for (size_t i = 0; i < set->n_images; i++) {
-        const pd_coco_image *image = &set->images[i];
+        const pd_coco_photo *image = &set->images[i];
         bool wanted = keep_empty;
         for (size_t k = 0; k < image->n && !wanted; k++) wanted = set->anns[image->first + k].label >= 0;
         if (wanted && image->w >= min_side && image->h >= min_side) list[count++] = (uint32_t)i;

@@ -39,18 +39,18 @@ typedef struct pd_coco_ann {
         use; /* pd_coco_use: the first of the list in the order IGNORED, OUTSIDE, TINY, NO_CLASS, CROWD that holds */
 } pd_coco_ann;
 
-typedef struct pd_coco_image {
+typedef struct pd_coco_photo {
     int64_t id;
     int w, h;         /* as the file says; compared with the picture when that is decoded */
     const char *file; /* file_name */
     size_t first;     /* its annotations are anns[first .. first + n) in the file's order */
     uint32_t n, n_gt; /* all, and those with use PD_COCO_GT */
-} pd_coco_image;
+} pd_coco_photo;
 
 typedef struct pd_coco {
     const char *path;
     size_t n_images;
-    pd_coco_image *images; /* in the file's order */
+    pd_coco_photo *images; /* in the file's order */
     size_t n_anns;
     pd_coco_ann *anns; /* grouped by image */
     int n_classes;
