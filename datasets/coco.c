@@ -65,7 +65,7 @@ static bool read_integer(pd_js *j, const char *what, int64_t *out)
 static bool read_side(pd_js *j, const char *what, int *out)
 {
     const size_t at = pd_js_offset(j);
-    int64_t v;
+    int64_t v = 0;
     if (!read_integer(j, what, &v)) return false;
     if (v < 1 || v > INT32_MAX) return pd_js_fail(j, at, "%s is %lld; expected at least 1", what, (long long)v);
     *out = (int)v;
@@ -78,7 +78,7 @@ static bool read_flag(pd_js *j, const char *what, bool *out)
     const size_t at = pd_js_offset(j);
     if (pd_js_peek(j) == PD_JS_BOOL) return pd_js_bool(j, out);
     if (pd_js_peek(j) == PD_JS_NULL) return pd_js_null(j);
-    int64_t v;
+    int64_t v = 0;
     if (!read_integer(j, what, &v)) return false;
     if (v != 0 && v != 1) return pd_js_fail(j, at, "%s is %lld; expected 0 or 1", what, (long long)v);
     *out = v == 1;
@@ -103,7 +103,7 @@ static bool read_name(records *r, const char *what, size_t *out)
 static bool read_bbox(pd_js *j, annotation_record *a)
 {
     const size_t at = pd_js_offset(j);
-    double v[4];
+    double v[4] = {0};
     int n = 0;
     if (!pd_js_array(j)) return false;
     for (; pd_js_item(j); n++) {
