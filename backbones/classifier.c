@@ -21,6 +21,7 @@ struct pd_classifier {
     pd_device *device;
     pd_classifier_settings set;
     pd_params *params;
+    pd_workspace *workspace; /* the plans run in turn */
     entry plans[MAX_PLANS];
     int count;
     entry *last;
@@ -62,6 +63,7 @@ pd_status pd_classifier_new(pd_classifier **out, pd_device *device, const pd_cla
     c->set = *settings;
     entry first = {.form = settings->folded ? PD_FORM_FOLDED : PD_FORM_EVAL, .n = 1, .h = 224, .w = 224};
     pd_status status = pd_params_new(&c->params, err);
+    if (status == PD_OK) status = pd_workspace_new(&c->workspace, device, err);
     if (status == PD_OK) status = record(c, &first, err); /* for the names and shapes only */
     entry_free(&first);
     if (status == PD_OK) status = pd_params_allocate(c->params, device, settings->train, err);
@@ -77,6 +79,7 @@ void pd_classifier_free(pd_classifier *c)
 {
     if (!c) return;
     for (int i = 0; i < c->count; i++) entry_free(&c->plans[i]);
+    pd_workspace_free(c->workspace);
     pd_params_free(c->params);
     free(c);
 }
@@ -114,7 +117,8 @@ static pd_status find_plan(pd_classifier *c, entry **out, pd_form form, int n, i
     entry e = {.form = form, .n = n, .h = h, .w = w, .used = ++c->clock};
     pd_status status = record(c, &e, err);
     if (status == PD_OK)
-        status = pd_plan_new(&e.plan, e.tape, c->device, form == PD_FORM_TRAIN ? PD_PLAN_TRAIN : PD_PLAN_INFER, err);
+        status = pd_plan_new(&e.plan, e.tape, c->device, form == PD_FORM_TRAIN ? PD_PLAN_TRAIN : PD_PLAN_INFER,
+                             c->workspace, err);
     if (status != PD_OK) {
         entry_free(&e);
         return status;

@@ -9,6 +9,7 @@
 typedef struct buffer {
     size_t bytes, offset;
     int start, end;
+    bool constant; /* lives in the plan's own memory, between runs too */
     struct buffer *in;
 } buffer;
 
@@ -25,6 +26,12 @@ typedef struct value_plan {
     bool mutable;    /* a buffer that an operation of this tape changes */
 } value_plan;
 
+struct pd_workspace {
+    pd_device *device;
+    void *memory;
+    size_t bytes;
+};
+
 struct pd_plan {
     pd_tape *tape;
     pd_device *device;
@@ -34,13 +41,13 @@ struct pd_plan {
     int count;
     node_plan *node;   /* (count) */
     value_plan *value; /* (values of the tape) */
-    void *workspace;
-    size_t bytes, naive;
+    pd_workspace *workspace, *own; /* own: the same, where the plan made it */
+    void *placed;                  /* the workspace's memory that addresses were given for */
+    void *constants;
+    size_t bytes, constant_bytes, naive;
     bool stale; /* constants must run */
     pd_node_time *times;
 };
-
-#define ALWAYS (-1)
 
 static bool has_bit(unsigned mask, int i)
 {
@@ -138,10 +145,7 @@ static void find_lifetimes(pd_plan *plan)
             *b = (buffer){.bytes = value_bytes(v), .start = fwd, .end = fwd};
             if (n->backward && has_bit(n->op->bwd_reads_out, k)) live(b, bwd);
             if (v->keep) live(b, last);
-            if (n->constant) {
-                live(b, ALWAYS);
-                live(b, last);
-            }
+            b->constant = n->constant;
             if (plan->value[v->id].wants_grad)
                 plan->value[v->id].grad = (buffer){.bytes = value_bytes(v), .start = bwd, .end = bwd};
             if (v->root) live(&plan->value[v->id].grad, plan->count);
@@ -231,7 +235,12 @@ static pd_status place(pd_plan *plan, pd_err *err)
     for (size_t i = 0; i < count; i++) {
         list[i]->bytes = (list[i]->bytes + PD_ALIGN - 1) / PD_ALIGN * PD_ALIGN;
         plan->naive += list[i]->bytes;
-        if (list[i]->bytes && !list[i]->in) list[kept++] = list[i];
+        if (list[i]->constant) {
+            list[i]->offset = plan->constant_bytes;
+            plan->constant_bytes += list[i]->bytes;
+        } else if (list[i]->bytes && !list[i]->in) {
+            list[kept++] = list[i];
+        }
     }
     qsort(list, kept, sizeof *list, by_size);
     for (size_t i = 0; i < kept; i++) {
@@ -252,11 +261,14 @@ static pd_status place(pd_plan *plan, pd_err *err)
 
 static void *address(const pd_plan *plan, buffer *b)
 {
-    return home(b)->bytes ? (char *)plan->workspace + home(b)->offset : NULL;
+    b = home(b);
+    if (b->bytes == 0) return NULL;
+    return (char *)(b->constant ? plan->constants : plan->placed) + b->offset;
 }
 
 static void assign_addresses(pd_plan *plan)
 {
+    plan->placed = plan->workspace->memory;
     for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next) {
         value_plan *vp = &plan->value[v->id];
         if (v->param) {
@@ -272,6 +284,41 @@ static void assign_addresses(pd_plan *plan)
         plan->node[i].fwd_scratch = address(plan, &plan->node[i].scratch_fwd);
         plan->node[i].bwd_scratch = address(plan, &plan->node[i].scratch_bwd);
     }
+}
+
+/* Room for at least `bytes`. Pages are touched now, not in the first step; and whoever reads what nobody wrote reads
+ * NaN. */
+static pd_status grow(pd_workspace *w, size_t bytes, pd_err *err)
+{
+    void *memory;
+    if (bytes <= w->bytes) return PD_OK;
+    PD_TRY(w->device->alloc(w->device, &memory, bytes, err));
+    if (w->device->kind == PD_CPU) memset(memory, 0xff, bytes);
+    if (w->memory) w->device->release(w->device, w->memory);
+    w->memory = memory;
+    w->bytes = bytes;
+    return PD_OK;
+}
+
+pd_status pd_workspace_new(pd_workspace **out, pd_device *device, pd_err *err)
+{
+    pd_workspace *w = calloc(1, sizeof *w);
+    if (!w) return PD_FAIL(err, PD_ENOMEM, "out of memory for a workspace");
+    w->device = device;
+    *out = w;
+    return PD_OK;
+}
+
+void pd_workspace_free(pd_workspace *w)
+{
+    if (!w) return;
+    if (w->memory) w->device->release(w->device, w->memory);
+    free(w);
+}
+
+size_t pd_workspace_bytes(const pd_workspace *w)
+{
+    return w->bytes;
 }
 
 static pd_status build(pd_plan *plan, pd_err *err)
@@ -294,15 +341,15 @@ static pd_status build(pd_plan *plan, pd_err *err)
     find_lifetimes(plan);
     share_memory(plan);
     PD_TRY(place(plan, err));
-    PD_TRY(plan->device->alloc(plan->device, &plan->workspace, plan->bytes, err));
-    /* Pages are touched now, not in the first step; and whoever reads what nobody wrote reads NaN. */
-    if (plan->device->kind == PD_CPU) memset(plan->workspace, 0xff, plan->bytes);
+    PD_TRY(grow(plan->workspace, plan->bytes, err));
+    if (plan->constant_bytes) PD_TRY(plan->device->alloc(plan->device, &plan->constants, plan->constant_bytes, err));
     assign_addresses(plan);
     plan->stale = true;
     return PD_OK;
 }
 
-pd_status pd_plan_new(pd_plan **out, pd_tape *tape, pd_device *device, pd_plan_mode mode, pd_err *err)
+pd_status pd_plan_new(pd_plan **out, pd_tape *tape, pd_device *device, pd_plan_mode mode, pd_workspace *workspace,
+                      pd_err *err)
 {
     pd_plan *plan = calloc(1, sizeof *plan);
     if (plan) plan->arena = pd_arena_new();
@@ -313,7 +360,13 @@ pd_status pd_plan_new(pd_plan **out, pd_tape *tape, pd_device *device, pd_plan_m
     plan->tape = tape;
     plan->device = device;
     plan->mode = mode;
-    const pd_status status = build(plan, err);
+    plan->workspace = workspace;
+    pd_status status = PD_OK;
+    if (!workspace) {
+        status = pd_workspace_new(&plan->own, device, err);
+        plan->workspace = plan->own;
+    }
+    if (status == PD_OK) status = build(plan, err);
     if (status != PD_OK) {
         pd_plan_free(plan);
         return status;
@@ -330,7 +383,8 @@ void pd_plan_free(pd_plan *plan)
         if (n && n->kernel && n->kernel->release) n->kernel->release(n);
         if (n) n->kernel = NULL;
     }
-    if (plan->workspace) plan->device->release(plan->device, plan->workspace);
+    if (plan->constants) plan->device->release(plan->device, plan->constants);
+    pd_workspace_free(plan->own);
     free(plan->times);
     pd_arena_free(plan->arena);
     free(plan);
@@ -366,6 +420,7 @@ static pd_status run_node(pd_plan *plan, pd_node *n, bool backward, const pd_run
 pd_status pd_plan_forward(pd_plan *plan, pd_err *err)
 {
     const pd_run run = {.device = plan->device, .constants = plan->stale};
+    if (plan->placed != plan->workspace->memory) assign_addresses(plan); /* another plan made it grow */
     for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next)
         if (!v->node && !v->param && !v->data && pd_shape_size(v->shape))
             return PD_FAIL(err, PD_EINVAL, "%s: the input has no data (pd_plan_bind)", v->name);
@@ -389,7 +444,7 @@ pd_status pd_plan_backward(pd_plan *plan, bool accumulate, pd_err *err)
 
 size_t pd_plan_bytes(const pd_plan *plan)
 {
-    return plan->bytes;
+    return plan->bytes + plan->constant_bytes;
 }
 
 size_t pd_plan_naive_bytes(const pd_plan *plan)

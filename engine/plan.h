@@ -19,9 +19,18 @@ typedef enum pd_plan_mode {
     PD_PLAN_TRAIN, /* forward and backward of the values given to pd_tape_minimise */
 } pd_plan_mode;
 
-/* The tape's parameters must be allocated. The tape is kept (borrowed) as long as the plan lives. Fails with the tape's
- * first failure, if it had one, or where an operation has no implementation on the device. */
-pd_status pd_plan_new(pd_plan **out, pd_tape *tape, pd_device *device, pd_plan_mode mode, pd_err *err);
+/* Memory that several plans use in turn (one per input shape): as large as the largest needs. What one plan left in it
+ * is gone when another runs. */
+typedef struct pd_workspace pd_workspace;
+pd_status pd_workspace_new(pd_workspace **out, pd_device *device, pd_err *err);
+void pd_workspace_free(pd_workspace *workspace); /* after the plans that use it; NULL allowed */
+size_t pd_workspace_bytes(const pd_workspace *workspace);
+
+/* One plan per tape. The tape's parameters must be allocated; the tape is kept (borrowed) as long as the plan lives.
+ * workspace NULL: the plan has its own. Fails with the tape's first failure, if it had one, or where an operation has no
+ * implementation on the device. */
+pd_status pd_plan_new(pd_plan **out, pd_tape *tape, pd_device *device, pd_plan_mode mode, pd_workspace *workspace,
+                      pd_err *err);
 void pd_plan_free(pd_plan *plan); /* NULL allowed */
 
 /* Gives an input its data for the following runs (device memory, input's shape and dtype; borrowed). */
@@ -36,7 +45,7 @@ pd_status pd_plan_forward(pd_plan *plan, pd_err *err);
  * they are overwritten. Parameters that do not take part keep what they had: zero them once. */
 pd_status pd_plan_backward(pd_plan *plan, bool accumulate, pd_err *err);
 
-/* Bytes of the workspace, and what it would be if nothing shared memory. */
+/* Bytes that a run needs (constants included), and what it would be if nothing shared memory. */
 size_t pd_plan_bytes(const pd_plan *plan);
 size_t pd_plan_naive_bytes(const pd_plan *plan);
 

@@ -89,7 +89,7 @@ static void run_layer(const pd_st *golden, const pd_layer *l, pd_form form, cons
         if (strcmp(pd_params_at(params, i)->name, "x") != 0) pd_params_at(params, i)->name -= 5;
     memcpy(pd_params_find(params, "x")->data, x, (size_t)xd[0] * (size_t)xd[1] * (size_t)xd[2] * (size_t)xd[3] * sizeof *x);
     pd_plan_bind(target, dy);
-    const pd_status planned = pd_plan_new(&plan, t, device, PD_PLAN_TRAIN, &err);
+    const pd_status planned = pd_plan_new(&plan, t, device, PD_PLAN_TRAIN, NULL, &err);
     PD_CHECK_OK(planned);
     if (planned == PD_OK) {
         PD_CHECK_OK(pd_plan_forward(plan, &err));
@@ -144,7 +144,7 @@ static void run_net(const pd_st *golden, pd_arch arch, pd_form form)
     PD_CHECK_OK(pd_params_allocate(params, device, false, &err));
     pd_oracle_fill(params, (uint64_t)atoi(pd_st_meta(golden, "seed")), false, 1);
     pd_plan_bind(image, x);
-    const pd_status planned = pd_plan_new(&plan, t, device, PD_PLAN_INFER, &err);
+    const pd_status planned = pd_plan_new(&plan, t, device, PD_PLAN_INFER, NULL, &err);
     PD_CHECK_OK(planned);
     for (int again = 0; planned == PD_OK && again < 2; again++) {
         PD_CHECK_OK(pd_plan_forward(plan, &err));
