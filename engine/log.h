@@ -24,8 +24,9 @@ typedef struct pd_log_value {
 } pd_log_value;
 
 /* Opens `dir`/log.jsonl (the folder must be there) and a new events file. resume_step -1: a new run, an old log.jsonl
- * is removed; otherwise lines with "step" > resume_step, all lines behind the first of them, and an incomplete
- * last line are cut off. `wall_time`: seconds since 1970, for the events file. */
+ * is emptied; otherwise the file is cut in front of the first line with "step" > resume_step, and of the first line
+ * that is no JSON object (what a power failure left), and an incomplete last line goes. `wall_time`: seconds since
+ * 1970, for the events file. */
 pd_status pd_log_open(pd_log **out, const char *dir, int64_t resume_step, double wall_time, pd_err *err);
 
 /* One line: kind and step, then the values in the order given (do not repeat "kind" or "step"; "epoch" is one of them).

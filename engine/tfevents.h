@@ -13,8 +13,8 @@
 
 typedef struct pd_tfevents pd_tfevents;
 
-/* A new file `dir`/events.out.tfevents.<seconds>.<host>.<process>. first_step >= 0 tells TensorBoard to forget the
- * points at that step and beyond in the folder's older files: a run that resumes. */
+/* A new file `dir`/events.out.tfevents.<seconds>.<host>.<process>. TensorBoard is told to forget the points at
+ * first_step (0 or more) and beyond in the folder's older files: those of a run that resumes, or was started anew. */
 pd_status pd_tfevents_open(pd_tfevents **out, const char *dir, double wall_time, int64_t first_step, pd_err *err);
 
 /* `count` scalars of one step, tags "prefix/name"; written out at once. */
