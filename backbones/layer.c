@@ -169,6 +169,23 @@ pd_value *pd_record_linear(pd_tape *t, const char *name, pd_value *x, int out, b
     return pd_linear(t, name, x, weight, bias, relu);
 }
 
+pd_init pd_xavier_uniform(int in, int out, int kernel)
+{
+    return (pd_init){PD_INIT_UNIFORM, sqrt(6.0 / ((double)(in + out) * kernel * kernel))};
+}
+
+pd_value *pd_record_conv(pd_tape *t, const char *name, pd_value *x, int out, int kernel, int stride, pd_init weight,
+                         double bias, bool relu)
+{
+    if (pd_tape_status(t, NULL) != PD_OK) return pd_tape_dead(t);
+    const pd_param spec = {.rank = 4, .dim = {out, x->shape.dim[3], kernel, kernel}, .kind = PD_WEIGHT,
+                           .layout = PD_LAYOUT_CONV, .init = weight};
+    pd_value *w = pd_tape_param(t, pd_tape_name(t, "%s.weight", name), &spec);
+    pd_value *b = vector(t, pd_tape_name(t, "%s.bias", name), out, PD_WEIGHT, bias);
+    const pd_conv_args args = {.stride = stride, .pad_h = kernel / 2, .pad_w = kernel / 2, .groups = 1, .relu = relu};
+    return pd_conv(t, name, x, w, b, NULL, args);
+}
+
 pd_status pd_branches_parse(unsigned *mask_out, const char *text, pd_err *err)
 {
     unsigned mask = 0;

@@ -43,6 +43,14 @@ pd_value *pd_record_layer(pd_tape *t, pd_form form, const char *conv, const char
 /* A linear layer with bias, weights drawn from U(-1/sqrt(in), 1/sqrt(in)). */
 pd_value *pd_record_linear(pd_tape *t, const char *name, pd_value *x, int out, bool relu);
 
+/* A convolution with bias and no norm, as necks and heads have them: NAME.weight, NAME.bias; square kernel, padding
+ * kernel / 2. weight: how its values are drawn; bias: its first value. */
+pd_value *pd_record_conv(pd_tape *t, const char *name, pd_value *x, int out, int kernel, int stride, pd_init weight,
+                         double bias, bool relu);
+
+/* Xavier uniform for a convolution: U(-a, a), a = sqrt(6 / ((in + out) * kernel^2)). */
+pd_init pd_xavier_uniform(int in, int out, int kernel);
+
 /* "s1,skeleton" -> mask. Unknown, repeated or no branches are errors; S1 must be there. */
 pd_status pd_branches_parse(unsigned *mask, const char *text, pd_err *err);
 const char *pd_branches_text(unsigned mask);
