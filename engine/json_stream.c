@@ -16,12 +16,10 @@ void pd_js_begin(pd_js *j, const void *data, size_t size, const char *name)
     if (size >= 3 && !memcmp(j->at, "\xef\xbb\xbf", 3)) j->at += 3;
 }
 
-void pd_js_begin_item(pd_js *j, const void *data, size_t size, const char *name, size_t offset)
+void pd_js_begin_item(pd_js *j, const pd_js *array, size_t offset)
 {
-    pd_js_begin(j, data, size, name);
+    *j = *array;
     j->at = j->begin + offset;
-    j->depth = 1;
-    j->array[0] = 1;
     j->fresh = true;
 }
 
@@ -45,6 +43,13 @@ bool pd_js_fail(pd_js *j, size_t offset, const char *fmt, ...)
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
     pd_fail(&j->err, PD_EFORMAT, "%s: line %zu, byte %zu: %s", j->name, line, offset, text);
+    j->at = j->end;
+    return false;
+}
+
+bool pd_js_fail_with(pd_js *j, const pd_err *cause)
+{
+    if (j->err.code == PD_OK) j->err = *cause;
     j->at = j->end;
     return false;
 }

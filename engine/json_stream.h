@@ -80,6 +80,12 @@ static inline size_t pd_js_offset(const pd_js *j)
 {
     return (size_t)(j->at - j->begin);
 }
+/* The same, of the next value itself: consumes the white space before it. */
+static inline size_t pd_js_start(pd_js *j)
+{
+    pd_js_peek(j);
+    return pd_js_offset(j);
+}
 
 /* Enter an object or array. */
 bool pd_js_object(pd_js *j);
@@ -109,6 +115,8 @@ static inline bool pd_js_is(pd_js_text text, const char *literal)
 
 /* Records an error of meaning at a byte offset, in the same form: "NAME: line L, byte N: ...". Returns false. */
 bool pd_js_fail(pd_js *j, size_t offset, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* Records a failure that is not the text's, say of an allocation while a record was read. Returns false. */
+bool pd_js_fail_with(pd_js *j, const pd_err *cause);
 
 /* ---- one array read by several threads ------------------------------------------------------------------------
  * Guess, then prove: the second thread starts at a place that looks like a record's start; the first thread reads
@@ -118,7 +126,7 @@ bool pd_js_fail(pd_js *j, size_t offset, const char *fmt, ...) __attribute__((fo
 
 /* Offset of a '{' in [from, size) that follows a '}' and a comma, or `size` where there is none. */
 size_t pd_js_guess_record(const void *data, size_t size, size_t from);
-/* A reader inside an array, before the item at `offset`; pd_js_item is the first call. */
-void pd_js_begin_item(pd_js *j, const void *data, size_t size, const char *name, size_t offset);
+/* A second reader of the array that `array` has entered, before the item at `offset`; pd_js_item is the first call. */
+void pd_js_begin_item(pd_js *j, const pd_js *array, size_t offset);
 
 #endif

@@ -9,6 +9,7 @@
  * and read off at 101 recalls. AP is the mean over IoU thresholds, recalls and categories; AR the mean of the last
  * recall. -1 stands for "nothing to find", and is in no mean.
  *
+ * Boxes and keypoints work; masks (PD_COCO_SEGM) are refused in this version.
  * Thread rule: pd_coco_evaluate may be called by several threads at once with different pools; results do not depend on
  * the number of threads. A pd_coco_result is constant. */
 #ifndef PD_COCO_AP_H
@@ -36,7 +37,7 @@ typedef struct pd_coco_params {
     const double *sigmas; /* of keypoints, as many as points; default COCO's 17 of a person */
     size_t n_sigmas;
     bool no_categories;       /* all categories as one (pycocotools useCats = 0) */
-    const pd_coco_id *images; /* evaluate on these only; unknown ids count nothing. NULL: all */
+    const pd_coco_id *images; /* evaluate on these only; an unknown id is an error. NULL: all */
     size_t n_images;
     const pd_coco_id *categories; /* these only; NULL: all */
     size_t n_categories;
@@ -64,19 +65,19 @@ typedef struct pd_coco_result {
     int n_stats;                      /* 12, keypoints 10 */
     double stats[PD_COCO_STATS];      /* AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl; see names */
     const char *names[PD_COCO_STATS]; /* "AP", "AP50", ... */
-    char lines[PD_COCO_STATS][96];    /* pycocotools' summary, without newline */
+    char lines[PD_COCO_STATS][128];   /* pycocotools' summary, without newline; "" for a limit that is not there */
     /* pycocotools looks AP up at limit 100 (keypoints 20), so stats[0] is -1 where that is not among the limits. This
      * is AP at the largest limit, whatever it is. */
     double ap_max;
     size_t n_iou, n_recall, n_categories, n_areas, n_limits; /* T R K A M */
     const double *iou_thrs, *recall_thrs;
-    const size_t *limits;                  /* ascending */
-    const pd_coco_range *areas;            /* (A) */
-    const pd_coco_category_ap *categories; /* (K), sorted by id */
-    size_t images, objects, detections;    /* evaluated: images, objects not ignored, detections within the limit */
-    struct pd_coco_arrays *arrays;         /* private; NULL without PD_COCO_KEEP_ARRAYS */
-    struct pd_coco_matches *matches;       /* private; NULL without PD_COCO_KEEP_MATCHES */
-    pd_arena *memory;                      /* private */
+    const size_t *limits;               /* ascending */
+    const pd_coco_range *areas;         /* (A) */
+    pd_coco_category_ap *categories;    /* (K), sorted by id */
+    size_t images, objects, detections; /* evaluated: images, objects not ignored, detections within the limit */
+    struct pd_coco_arrays *arrays;      /* private; NULL without PD_COCO_KEEP_ARRAYS */
+    struct pd_coco_matches *matches;    /* private; NULL without PD_COCO_KEEP_MATCHES */
+    pd_arena *memory;                   /* private */
 } pd_coco_result;
 
 /* Evaluates. Release with pd_coco_result_free. Needs what the type needs: gt and dt opened with PD_COCO_READ_MASKS for

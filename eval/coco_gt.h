@@ -54,7 +54,7 @@ static inline pd_coco_id pd_coco_int_id(int64_t id)
 /* Order of ids: numbers by value, then text by code point. */
 int pd_coco_id_compare(pd_coco_id a, pd_coco_id b);
 /* "139", "1.5" or "\"000139\"" (text is cut to fit). Returns out. */
-#define PD_COCO_ID_ROOM 80
+#define PD_COCO_ID_ROOM 80 /* bytes, with the closing 0 */
 const char *pd_coco_id_format(char out[PD_COCO_ID_ROOM], pd_coco_id id);
 
 typedef struct pd_coco_image {

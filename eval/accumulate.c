@@ -1,0 +1,184 @@
+#include "eval/accumulate.h"
+
+#include <stdlib.h>
+
+typedef struct pd_scored {
+    uint64_t key;
+    uint32_t index;
+} scored;
+
+void pd_accumulate_scratch_free(pd_accumulate_scratch *s)
+{
+    free(s->sorted);
+    free(s->spare);
+    free(s->hits);
+    free(s->hit_at);
+    free(s->precision);
+    free(s->need);
+}
+
+uint32_t pd_accumulate_sorted(const pd_accumulate_scratch *s, size_t i)
+{
+    return s->sorted[i].index;
+}
+
+/* ---- stable sort by key: insertion for short lists, else radix, 11 bits a pass; passes where all keys agree are left
+ * out, which for scores that were single precision is half of them. ---------------------------------------------------
+ */
+
+#define RADIX_BITS 11
+#define RADIX (1u << RADIX_BITS)
+#define PASSES 6
+
+static void insertion_sort(scored *list, size_t n)
+{
+    for (size_t i = 1; i < n; i++) {
+        const scored x = list[i];
+        size_t at = i;
+        for (; at > 0 && list[at - 1].key > x.key; at--) list[at] = list[at - 1];
+        list[at] = x;
+    }
+}
+
+static scored *radix_sort(scored *list, scored *spare, size_t n)
+{
+    uint32_t count[PASSES][RADIX];
+    memset(count, 0, sizeof count);
+    for (size_t i = 0; i < n; i++)
+        for (int p = 0; p < PASSES; p++) count[p][list[i].key >> (p * RADIX_BITS) & (RADIX - 1)]++;
+    for (int p = 0; p < PASSES; p++) {
+        const int shift = p * RADIX_BITS;
+        if (count[p][list[0].key >> shift & (RADIX - 1)] == n) continue;
+        uint32_t at = 0;
+        for (size_t d = 0; d < RADIX; d++) {
+            const uint32_t here = count[p][d];
+            count[p][d] = at;
+            at += here;
+        }
+        for (size_t i = 0; i < n; i++) spare[count[p][list[i].key >> shift & (RADIX - 1)]++] = list[i];
+        scored *const swap = list;
+        list = spare;
+        spare = swap;
+    }
+    return list;
+}
+
+pd_status pd_accumulate_sort(pd_accumulate_scratch *s, const pd_matched_list *list, pd_err *err)
+{
+    PD_TRY(pd_grow(&s->sorted, &s->sorted_capacity, list->n + 1, sizeof *s->sorted, err));
+    PD_TRY(pd_grow(&s->spare, &s->spare_capacity, list->n + 1, sizeof *s->spare, err));
+    size_t n = 0;
+    for (size_t i = 0; i < list->n; i++)
+        if (list->ranks[i] != PD_NO_RANK) s->sorted[n++] = (scored){pd_score_key(list->scores[i]), (uint32_t)i};
+    s->n_sorted = n;
+    if (n < 200) {
+        insertion_sort(s->sorted, n);
+        return PD_OK;
+    }
+    scored *const sorted = radix_sort(s->sorted, s->spare, n);
+    if (sorted != s->sorted) {
+        const size_t capacity = s->sorted_capacity;
+        s->spare = s->sorted;
+        s->sorted = sorted;
+        s->sorted_capacity = s->spare_capacity;
+        s->spare_capacity = capacity;
+    }
+    return PD_OK;
+}
+
+/* ---- one area range and limit ----------------------------------------------------------------------------------- */
+
+/* Walks the sorted list and writes down, for each threshold, where its true positives are: hits[t][k] is how many
+ * detections that are not ignored there were up to true positive k, that one included. Precision can only rise at a
+ * true positive, so no other place matters. Returns the place of the first detection, or UINT32_MAX of an empty list.
+ */
+static uint32_t find_hits(const pd_accumulate_scratch *s, const pd_accumulate_setup *setup, const pd_matched_list *list,
+                          size_t area, size_t limit, size_t room, uint32_t *n_hits)
+{
+    const size_t T = setup->n_thresholds;
+    const uint32_t all = T < 32 ? (1u << T) - 1 : UINT32_MAX;
+    uint32_t ignored[PD_MATCH_THRESHOLDS] = {0}, seen = 0, first = UINT32_MAX;
+    memset(n_hits, 0, T * sizeof *n_hits);
+    for (size_t i = 0; i < s->n_sorted; i++) {
+        const uint32_t at = s->sorted[i].index;
+        if (list->ranks[at] >= limit) continue;
+        if (first == UINT32_MAX) first = at;
+        const pd_match fate = list->matches[at * setup->n_areas + area];
+        if (fate.ignored == all) continue;
+        seen++;
+        for (uint32_t bits = fate.ignored; bits; bits &= bits - 1) ignored[__builtin_ctz(bits)]++;
+        for (uint32_t bits = fate.matched & ~fate.ignored; bits; bits &= bits - 1) {
+            const size_t t = (size_t)__builtin_ctz(bits), k = t * room + n_hits[t]++;
+            s->hits[k] = seen - ignored[t];
+            s->hit_at[k] = at;
+        }
+    }
+    return first;
+}
+
+/* Reads precision and score off at the recalls. need[r]: the true positive (from 1) whose recall reaches threshold r.
+ */
+static void read_off(const pd_accumulate_scratch *s, const pd_accumulate_setup *setup, const pd_matched_list *list,
+                     const uint32_t *hits, const uint32_t *hit_at, size_t n_hits, uint32_t first, double *precision,
+                     double *scores)
+{
+    double *const best = s->precision;
+    for (size_t k = n_hits; k-- > 0;) {
+        best[k] = (double)(k + 1) / ((double)hits[k] + 0x1p-52);
+        if (k + 1 < n_hits && best[k + 1] > best[k]) best[k] = best[k + 1];
+    }
+    size_t r = 0;
+    for (; r < setup->n_recall; r++) {
+        const size_t need = s->need[r];
+        if (need > n_hits || first == UINT32_MAX) break;
+        precision[r] = need ? best[need - 1] : n_hits ? best[0] : 0;
+        if (scores) scores[r] = list->scores[need ? hit_at[need - 1] : first];
+    }
+    for (; r < setup->n_recall; r++) {
+        precision[r] = 0;
+        if (scores) scores[r] = 0;
+    }
+}
+
+/* need[r]: how many of n objects must be found for a recall >= threshold r; 0 where the first detection will do. */
+static void find_needs(size_t *need, const double *thresholds, size_t n_thresholds, size_t n)
+{
+    for (size_t r = 0; r < n_thresholds; r++) {
+        const double threshold = thresholds[r];
+        size_t k = 0;
+        if (threshold > 0) {
+            k = threshold >= 2 ? n : (size_t)(threshold * (double)n);
+            if (k > n) k = n;
+            while (k > 0 && (double)(k - 1) / (double)n >= threshold) k--;
+            while (k <= n && (double)k / (double)n < threshold) k++;
+        }
+        need[r] = k;
+    }
+}
+
+pd_status pd_accumulate(pd_accumulate_scratch *s, const pd_accumulate_setup *setup, const pd_matched_list *list,
+                        const size_t *to_find, double *precision, double *recall, double *scores, pd_err *err)
+{
+    const size_t T = setup->n_thresholds, R = setup->n_recall, M = setup->n_limits;
+    PD_TRY(pd_grow(&s->need, &s->need_capacity, R, sizeof *s->need, err));
+    for (size_t a = 0; a < setup->n_areas; a++) {
+        const size_t n = to_find[a];
+        if (!n) continue;
+        const size_t room = n < s->n_sorted ? n : s->n_sorted;
+        PD_TRY(pd_grow(&s->hits, &s->hits_capacity, room * T, sizeof *s->hits, err));
+        PD_TRY(pd_grow(&s->hit_at, &s->hit_at_capacity, room * T, sizeof *s->hit_at, err));
+        PD_TRY(pd_grow(&s->precision, &s->precision_capacity, room, sizeof *s->precision, err));
+        find_needs(s->need, setup->recall_thrs, R, n);
+        for (size_t m = 0; m < M; m++) {
+            uint32_t n_hits[PD_MATCH_THRESHOLDS];
+            const uint32_t first = find_hits(s, setup, list, a, setup->limits[m], room, n_hits);
+            const size_t base = (a * M + m) * setup->n_iou + setup->first_threshold;
+            for (size_t t = 0; t < T; t++) {
+                recall[base + t] = (double)n_hits[t] / (double)n;
+                read_off(s, setup, list, s->hits + t * room, s->hit_at + t * room, n_hits[t], first,
+                         precision + (base + t) * R, scores ? scores + (base + t) * R : NULL);
+            }
+        }
+    }
+    return PD_OK;
+}
