@@ -62,10 +62,16 @@ static const pd_op dot = {
 
 /* ---- building a case ---- */
 
+static void give_up(const char *why)
+{
+    fprintf(stderr, "check_ops: %s\n", why);
+    exit(1);
+}
+
 void *check_memory(check_case *c, size_t bytes)
 {
     void *p = NULL;
-    if (pd_alloc(&p, c->arena, bytes + 1, 1, NULL) != PD_OK) exit(1);
+    if (pd_alloc(&p, c->arena, bytes + 1, 1, NULL) != PD_OK) give_up("out of memory");
     return p;
 }
 
@@ -76,13 +82,14 @@ int check_draw(check_case *c, int lo, int hi)
 
 static check_tensor *new_tensor(check_case *c, const char *name, pd_shape shape, check_kind kind)
 {
-    if (c->n_in == CHECK_INPUTS) exit(1);
+    if (c->n_in == CHECK_INPUTS) give_up("too many inputs: raise CHECK_INPUTS");
     check_tensor *t = &c->in[c->n_in++];
     if (pd_shape_size(shape) == 0 && kind != CHECK_INT) kind = CHECK_FIXED; /* a parameter is never empty */
     *t = (check_tensor){.name = name, .kind = kind, .shape = shape, .count = pd_shape_size(shape)};
-    t->f = check_memory(c, t->count * sizeof *t->f);
-    t->i = check_memory(c, t->count * sizeof *t->i);
-    t->memory = check_memory(c, t->count * sizeof *t->f);
+    if (kind == CHECK_INT)
+        t->i = check_memory(c, t->count * sizeof *t->i);
+    else
+        t->f = check_memory(c, t->count * sizeof *t->f);
     if (kind == CHECK_FLOAT || kind == CHECK_BUFFER) {
         pd_param spec = {.rank = shape.rank, .kind = kind == CHECK_FLOAT ? PD_WEIGHT : PD_BUFFER, .trainable = true};
         memcpy(spec.dim, shape.dim, sizeof spec.dim);
@@ -91,6 +98,7 @@ static check_tensor *new_tensor(check_case *c, const char *name, pd_shape shape,
         if (kind == CHECK_FLOAT && c->mode != CHECK_AS_PARAM)
             t->value = pd_tape_add1(c->tape, &copy, name, 1, &t->value, shape, NULL, 0);
     } else {
+        t->memory = check_memory(c, t->count * sizeof(float));
         t->value = pd_tape_input(c->tape, name, kind == CHECK_INT ? PD_I32 : PD_F32, shape);
     }
     return t;
@@ -127,10 +135,11 @@ check_tensor *check_int(check_case *c, const char *name, pd_shape shape, int lo,
 
 void check_result(check_case *c, pd_value *value, bool graded)
 {
-    if (c->n_out == CHECK_OUTPUTS) exit(1);
+    if (c->n_out == CHECK_OUTPUTS) give_up("too many outputs: raise CHECK_OUTPUTS");
     const size_t count = pd_shape_size(value->shape);
     check_output *o = &c->out[c->n_out++];
-    *o = (check_output){pd_tape_keep(c->tape, value), count, check_memory(c, count * sizeof(double)), graded};
+    double *want = check_memory(c, c->bench ? 0 : count * sizeof *want);
+    *o = (check_output){pd_tape_keep(c->tape, value), count, want, graded};
 }
 
 /* ---- running a case ---- */
@@ -191,8 +200,9 @@ static bool begin_trial(trial *t, const check_op *op, uint64_t seed, int variant
     if (pd_params_new(&c->params, err) != PD_OK || pd_tape_new(&c->tape, c->params, op->training, err) != PD_OK)
         return false;
     op->build(c);
-    for (int i = 0; i < c->n_in; i++) {
+    for (int i = 0; i < c->n_in && !bench; i++) {
         check_tensor *in = &c->in[i];
+        if (in->kind == CHECK_INT) continue;
         in->d = check_memory(c, in->count * sizeof *in->d);
         in->after = check_memory(c, in->count * sizeof *in->after);
         for (size_t k = 0; k < in->count; k++) in->after[k] = in->d[k] = (double)in->f[k];
@@ -211,7 +221,7 @@ static bool begin_trial(trial *t, const check_op *op, uint64_t seed, int variant
     pd_status status = pd_device_open(&t->device, "cpu", threads, err);
     if (status == PD_OK) status = pd_params_allocate(c->params, t->device, true, err);
     if (status == PD_OK)
-        status = pd_plan_new(&t->plan, c->tape, t->device, t->graded ? PD_PLAN_TRAIN : PD_PLAN_INFER, err);
+        status = pd_plan_new(&t->plan, c->tape, t->device, t->graded ? PD_PLAN_TRAIN : PD_PLAN_INFER, NULL, err);
     if (status == PD_OK) set_inputs(t);
     return status == PD_OK;
 }
@@ -311,7 +321,7 @@ static void *snapshot(const trial *t, size_t *bytes)
     for (int i = 0; i < t->c.n_out; i++) size += t->c.out[i].count * 4;
     for (int i = 0; i < t->c.n_in; i++) size += t->c.in[i].kind == CHECK_FLOAT && t->graded ? t->c.in[i].count * 4 : 0;
     char *all = malloc(size + 1), *at = all;
-    if (!all) exit(1);
+    if (!all) give_up("out of memory");
     for (int i = 0; i < t->c.n_out; i++) {
         if (t->c.out[i].count) memcpy(at, t->c.out[i].value->data, t->c.out[i].count * 4);
         at += t->c.out[i].count * 4;

@@ -34,13 +34,13 @@ typedef struct check_tensor {
     check_kind kind;
     pd_shape shape;
     size_t count;
-    float *f;      /* values the operation gets; build may overwrite them */
+    float *f;      /* values the operation gets; build may overwrite them; NULL of CHECK_INT */
     int *i;        /* the same of CHECK_INT */
     double *d;     /* values for the reference: equal to f, except while a difference quotient is taken */
     double *after; /* CHECK_BUFFER: the reference may put the value after a forward run here (starts as d) */
     pd_value *value;
     pd_param *param;
-    void *memory; /* what the plan is bound to */
+    void *memory; /* what an input of the plan is bound to */
 } check_tensor;
 
 typedef struct check_output {

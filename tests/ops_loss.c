@@ -31,15 +31,15 @@ static void build_dense(check_case *c, bool bce)
     s->k = c->variant == 1 ? 1 : check_draw(c, 1, 6);
     s->levels = check_draw(c, 1, 3);
     s->cfg = (pd_focal_cfg){0.25f, c->variant == 2 ? 1.5f : c->variant == 3 ? 0.f : 2.f};
-    for (int l = 0; l < s->levels; l++) {
-        h[l] = c->bench ? 100 >> l : check_draw(c, l ? 0 : 1, 5);
-        w[l] = c->bench ? 168 >> l : check_draw(c, l ? 0 : 1, 5);
-    }
     if (c->bench) {
-        s->n = 2;
+        s->n = 1;
         s->k = bce ? 1 : 80;
         s->levels = 3;
         a = 9;
+    }
+    for (int l = 0; l < s->levels; l++) {
+        h[l] = c->bench ? 100 >> l : check_draw(c, l ? 0 : 1, 5);
+        w[l] = c->bench ? 168 >> l : check_draw(c, l ? 0 : 1, 5);
     }
     for (int l = 0; l < s->levels; l++) s->first[l + 1] = s->first[l] + h[l] * w[l] * a;
     const int boxes = s->first[s->levels];
@@ -123,21 +123,15 @@ static void build_box(check_case *c)
 {
     box_case *s = c->own = check_memory(c, sizeof *s);
     pd_value *deltas[3];
-    int h[3], w[3], a = check_draw(c, 1, 3);
+    int h[3], w[3], a = c->bench ? 9 : check_draw(c, 1, 3);
     s->n = check_draw(c, 1, 3);
     s->g = check_draw(c, 1, 4);
-    s->levels = check_draw(c, 1, 3);
+    s->levels = c->bench ? 3 : check_draw(c, 1, 3);
     s->shared = c->variant % 2 == 0;
     s->cfg = (pd_box_loss_cfg){{{0.1f, 0.1f, 0.2f, 0.2f}, c->variant == 2}, c->variant / 2 ? 1.f / 9 : 0};
     for (int l = 0; l < s->levels; l++) {
-        h[l] = check_draw(c, l ? 0 : 1, 5);
-        w[l] = check_draw(c, l ? 0 : 1, 5);
-        if (c->bench) {
-            s->n = 2;
-            a = 9;
-            h[l] = 100 >> l;
-            w[l] = 168 >> l;
-        }
+        h[l] = c->bench ? 100 >> l : check_draw(c, l ? 0 : 1, 5);
+        w[l] = c->bench ? 168 >> l : check_draw(c, l ? 0 : 1, 5);
         s->first[l + 1] = s->first[l] + h[l] * w[l] * a;
     }
     s->boxes = s->first[s->levels];
