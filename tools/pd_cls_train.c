@@ -4,13 +4,13 @@
 #include "engine/file.h"
 #include "tools/cli.h"
 #include "tools/cls_config.h"
+#include "tools/progress.h"
 #include "tools/report.h"
 
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* What the command line says beside the configuration. */
 typedef struct options {
@@ -36,13 +36,6 @@ typedef struct session {
     pd_train_run run;
     pd_progress progress;
 } session;
-
-static double wall_time(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* ---- setting up ------------------------------------------------------------------------------------------------------ */
 
@@ -221,7 +214,7 @@ static pd_status end_epoch(session *s, bool whole, pd_err *err)
         best = !(v.top1 <= s->run.at.best); /* NaN: the first */
         if (best) s->run.at.best = v.top1;
         const pd_log_value line[] = {{"epoch", (double)s->run.at.epoch}, {"loss", v.loss}, {"top1", v.top1}, {"top5", v.top5}};
-        PD_TRY(pd_log_write(s->run.log, "val", s->run.at.step, wall_time(), line, 4, err));
+        PD_TRY(pd_log_write(s->run.log, "val", s->run.at.step, pd_wall_time(), line, 4, err));
         pd_progress_line(&s->progress, "epoch %lld: val loss %.4f, top-1 %.2f %%, top-5 %.2f %%%s", (long long)s->run.at.epoch,
                          v.loss, v.top1, v.top5, best ? " (best)" : "");
     }
@@ -245,7 +238,7 @@ static pd_status log_steps(session *s, tally *t, pd_err *err)
                                  {"lr", s->run.lr}, {"images_per_s", t->images / seconds}, {"data_s", t->data_s / steps},
                                  {"step_s", t->step_s / steps}, {"grad_norm", s->run.grad_norm}};
     const size_t count = sizeof line / sizeof *line - (isnan(s->run.grad_norm) ? 1 : 0);
-    const pd_status status = pd_log_write(s->run.log, "train", s->run.at.step, wall_time(), line, count, err);
+    const pd_status status = pd_log_write(s->run.log, "train", s->run.at.step, pd_wall_time(), line, count, err);
     char note[96];
     snprintf(note, sizeof note, "loss %.4f  top-1 %.1f %%  lr %.4g  %.1f images/s", t->loss / n, 100 * t->correct / n, s->run.lr,
              t->images / seconds);

@@ -1,33 +1,34 @@
 #include "tools/train_run.h"
 #include "engine/file.h"
+#include "tools/progress.h"
 
 #include <math.h>
 #include <string.h>
-#include <time.h>
 
 static const pd_field optimizer_fields[] = {
     PD_DOUBLE(pd_optimizer_cfg, lr, .def = 0.1, .min = 0, .max = 1000, .doc = "base learning rate"),
     PD_DOUBLE(pd_optimizer_cfg, momentum, .def = 0.9, .min = 0, .max = 1, .doc = "of SGD"),
     PD_DOUBLE(pd_optimizer_cfg, weight_decay, .def = 1e-4, .min = 0, .max = 1, .doc = "on every trained parameter"),
-    PD_DOUBLE(pd_optimizer_cfg, clip_norm, .def = 0, .min = 0, .max = 1e9, .doc = "largest L2 norm of all gradients; 0: none"),
+    PD_DOUBLE(pd_optimizer_cfg, clip_norm, .def = 0, .min = 0, .max = 1e9,
+              .doc = "largest L2 norm of all gradients; 0: none"),
     PD_BOOL(pd_optimizer_cfg, nesterov, .def = 0, .doc = "Nesterov's momentum"),
 };
 const pd_table pd_optimizer_table = PD_TABLE(pd_optimizer_cfg, optimizer_fields);
-
-static double wall_time(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 pd_status pd_train_run_init(pd_train_run *run, pd_device *device, pd_params *params, const char *dir,
                             const pd_optimizer_cfg *optimizer, const pd_schedule *schedule, double ema_decay,
                             int64_t total_epochs, int64_t total_steps, pd_err *err)
 {
-    *run = (pd_train_run){.device = device, .params = params, .dir = dir, .optimizer = *optimizer, .schedule = *schedule,
-                          .ema_decay = ema_decay, .total_epochs = total_epochs, .total_steps = total_steps,
-                          .at.best = NAN, .grad_norm = NAN};
+    *run = (pd_train_run){.device = device,
+                          .params = params,
+                          .dir = dir,
+                          .optimizer = *optimizer,
+                          .schedule = *schedule,
+                          .ema_decay = ema_decay,
+                          .total_epochs = total_epochs,
+                          .total_steps = total_steps,
+                          .at.best = NAN,
+                          .grad_norm = NAN};
     size_t count;
     const float *weights = pd_params_weights(params, &count);
     run->arena = pd_arena_new();
@@ -56,13 +57,15 @@ pd_status pd_train_run_open(pd_train_run *run, const char *config, bool resumed,
     PD_TRY(pd_make_dirs(run->dir, err));
     PD_TRY(pd_path_join(&path, run->dir, "config.json", run->arena, err));
     PD_TRY(pd_file_write(path, config, strlen(config), err));
-    return pd_log_open(&run->log, run->dir, resumed ? run->at.step : -1, wall_time(), err);
+    return pd_log_open(&run->log, run->dir, resumed ? run->at.step : -1, pd_wall_time(), err);
 }
 
 pd_status pd_train_step(pd_train_run *run, int groups, pd_err *err)
 {
-    pd_sgd sgd = {.momentum = run->optimizer.momentum, .weight_decay = run->optimizer.weight_decay,
-                  .nesterov = run->optimizer.nesterov, .scale = 1.0 / groups};
+    pd_sgd sgd = {.momentum = run->optimizer.momentum,
+                  .weight_decay = run->optimizer.weight_decay,
+                  .nesterov = run->optimizer.nesterov,
+                  .scale = 1.0 / groups};
     if (run->optimizer.clip_norm > 0) {
         PD_TRY(pd_grad_norm(&run->grad_norm, run->device, run->params, err));
         run->grad_norm /= groups;
@@ -77,7 +80,8 @@ pd_status pd_train_step(pd_train_run *run, int groups, pd_err *err)
         const float *weights = pd_params_weights(run->params, &count);
         /* the average forgets its start sooner: decay grows to its value (as torch's and TensorFlow's recipes do) */
         const double early = (1.0 + (double)run->at.step) / (10.0 + (double)run->at.step);
-        PD_TRY(pd_ema_step(run->device, run->ema, weights, count, early < run->ema_decay ? early : run->ema_decay, err));
+        PD_TRY(
+            pd_ema_step(run->device, run->ema, weights, count, early < run->ema_decay ? early : run->ema_decay, err));
     }
     run->at.step++;
     run->at.step_in_epoch++;

@@ -1,0 +1,145 @@
+#include "tools/det_config.h"
+
+#include <string.h>
+
+typedef struct pd_det_backbone_cfg backbone_cfg;
+static const pd_field backbone_fields[] = {
+    PD_STRING(backbone_cfg, arch, .text = "resnet50", .doc = "network: [se_|ge_|ac_|pd_a_|pd_b_]resnet{18,34,50,101,152}"),
+    PD_STRING(backbone_cfg, branches, .doc = "PD-A, PD-B: some of s1,s2,skeleton,group; default all"),
+    PD_INT(backbone_cfg, frozen_stages, .def = 1, .min = -1, .max = 4, .doc = "-1: train all; k: stem and stages 1..k keep still"),
+};
+static const pd_table backbone_table = PD_TABLE(backbone_cfg, backbone_fields);
+
+typedef struct pd_det_retina_cfg retina_cfg;
+static const pd_field retina_fields[] = {
+    PD_DOUBLE(retina_cfg, focal_alpha, .def = 0.25, .min = 0, .max = 1, .doc = "weight of positives; Lin et al. 2017, eq. 5"),
+    PD_DOUBLE(retina_cfg, focal_gamma, .def = 2, .min = 0, .max = 10, .doc = "focusing parameter, eq. 5"),
+    PD_DOUBLE(retina_cfg, smooth_l1_beta, .def = 0, .min = 0, .max = 10, .doc = "box loss; 0: L1"),
+    PD_DOUBLE(retina_cfg, pos_iou, .def = 0.5, .min = 0, .max = 1, .doc = "anchors at least so near to an object are positive"),
+    PD_DOUBLE(retina_cfg, neg_iou, .def = 0.4, .min = 0, .max = 1, .doc = "anchors farther than this are background"),
+    PD_DOUBLE(retina_cfg, min_pos_iou, .def = 0, .min = 0, .max = 1, .doc = "an object's best anchor is positive from here"),
+    PD_INT(retina_cfg, norm_group, .def = 2, .min = 1, .max = 4096, .doc = "images that share one loss normaliser"),
+};
+static const pd_table retina_table = PD_TABLE(retina_cfg, retina_fields);
+
+static const char *const topk_modes[] = {"anchors", "pairs", NULL};
+typedef struct pd_det_test_cfg test_cfg;
+static const pd_field test_fields[] = {
+    PD_INT(test_cfg, pre_nms, .def = 1000, .min = 1, .max = 1000000, .doc = "best anchors per level that are decoded"),
+    PD_DOUBLE(test_cfg, score_thr, .def = 0.05, .min = 0, .max = 1, .doc = "a detection scores more than this"),
+    PD_DOUBLE(test_cfg, nms_iou, .def = 0.5, .min = 0, .max = 1, .doc = "overlap of one class that suppresses"),
+    PD_INT(test_cfg, max_per_image, .def = 100, .min = 1, .max = 100000, .doc = "detections kept per image"),
+    PD_ENUM(test_cfg, topk_mode, topk_modes, .text = "anchors", .doc = "pre_nms counts anchors, or (anchor, class) pairs"),
+    PD_BOOL(test_cfg, nms_exact, .def = 0, .doc = "class by class instead of mmdetection's float32 offsets"),
+};
+static const pd_table test_table = PD_TABLE(test_cfg, test_fields);
+
+static const char *const types[] = {"retinanet", NULL};
+typedef struct pd_det_model_cfg model_cfg;
+static const pd_field model_fields[] = {
+    PD_ENUM(model_cfg, type, types, .text = "retinanet", .doc = "the detector"),
+    PD_INT(model_cfg, num_classes, .def = 0, .min = 0, .max = 100000, .doc = "0: the categories of the training annotations"),
+    PD_OBJECT(model_cfg, backbone, &backbone_table, .doc = "always normalised by its running statistics"),
+    PD_OBJECT(model_cfg, retinanet, &retina_table, .doc = "losses"),
+    PD_OBJECT(model_cfg, test, &test_table, .doc = "from head outputs to detections"),
+};
+static const pd_table model_table = PD_TABLE(model_cfg, model_fields);
+
+static const pd_field set_fields[] = {
+    PD_STRING(pd_det_set_cfg, images, .doc = "folder that file names are relative to"),
+    PD_STRING(pd_det_set_cfg, annotations, .doc = "COCO annotation file"),
+};
+static const pd_table set_table = PD_TABLE(pd_det_set_cfg, set_fields);
+
+static const char *const policies[] = {"skip", "error", NULL};
+typedef struct pd_det_data_cfg data_cfg;
+static const pd_field data_fields[] = {
+    PD_OBJECT(data_cfg, train, &set_table, .doc = "what is trained on"),
+    PD_OBJECT(data_cfg, val, &set_table, .doc = "what is validated on"),
+    PD_STRING_LIST(data_cfg, classes, n_classes, .doc = "names of the classes to learn; empty: all of the training file"),
+    PD_INTS(data_cfg, resize, .text = "[1333, 800]", .min = 32, .max = 16384, .doc = "bounds of the longer and the shorter side"),
+    PD_DOUBLE(data_cfg, flip, .def = 0.5, .min = 0, .max = 1, .doc = "probability of a mirror image in training"),
+    PD_BOOL(data_cfg, shuffle, .def = 1, .doc = "a new order each epoch"),
+    PD_BOOL(data_cfg, group_aspect, .def = 1, .doc = "batches of wide or of high images, not mixed"),
+    PD_BOOL(data_cfg, keep_empty, .def = 0, .doc = "train on images without any annotation too"),
+    PD_INT(data_cfg, workers, .def = 0, .min = 0, .max = 1024, .doc = "loading threads; 0: one per processor"),
+    PD_INT(data_cfg, min_side, .def = 32, .min = 0, .max = 16384, .doc = "smaller training images are left out"),
+    PD_ENUM(data_cfg, bad_images, policies, .text = "skip", .doc = "an image that cannot be read: skip and count, or error"),
+    PD_DOUBLES(data_cfg, mean, .text = "[123.675, 116.28, 103.53]", .min = -1000, .max = 1000, .doc = "of RGB in [0, 255]"),
+    PD_DOUBLES(data_cfg, std, .text = "[58.395, 57.12, 57.375]", .min = 0, .max = 1000, .above_min = true, .doc = "of RGB in [0, 255]"),
+};
+static const pd_table data_table = PD_TABLE(data_cfg, data_fields);
+
+typedef struct pd_det_train_cfg train_cfg;
+static const pd_field train_fields[] = {
+    PD_INT(train_cfg, epochs, .def = 12, .min = 0, .max = 100000, .doc = "passes over the training set"),
+    PD_INT(train_cfg, images_per_step, .def = 16, .min = 1, .max = 4096, .doc = "images per optimiser step"),
+    PD_INT(train_cfg, micro_batch, .def = 2, .min = 1, .max = 4096, .doc = "images per forward pass; divides images_per_step"),
+    PD_INT64(train_cfg, max_steps, .def = 0, .min = 0, .max = 1e15, .doc = "stop after so many steps; 0: no limit"),
+    PD_INT(train_cfg, log_interval, .def = 50, .min = 1, .max = 1000000, .doc = "steps between log lines"),
+    PD_INT(train_cfg, save_interval, .def = 0, .min = 0, .max = 100000000, .doc = "steps between checkpoints; 0: one each epoch"),
+    PD_INT(train_cfg, val_interval, .def = 1, .min = 1, .max = 100000, .doc = "epochs between validations (the last always)"),
+    PD_INT(train_cfg, pictures, .def = 8, .min = 0, .max = 100, .doc = "validation images drawn with truth and detections"),
+    PD_INT64(train_cfg, seed, .def = 1, .min = 0, .max = 9e15, .doc = "of weights, order and augmentation"),
+    PD_DOUBLE(train_cfg, ema, .def = 0, .min = 0, .max = 0.999999, .doc = "decay of the weights' moving average; 0: none"),
+};
+static const pd_table train_table = PD_TABLE(train_cfg, train_fields);
+
+static const pd_field det_fields[] = {
+    PD_OBJECT(pd_det_config, model, &model_table, .doc = "the network"),
+    PD_OBJECT(pd_det_config, data, &data_table, .doc = "images and annotations"),
+    PD_OBJECT(pd_det_config, train, &train_table, .doc = "the run"),
+    PD_OBJECT(pd_det_config, optimizer, &pd_optimizer_table, .doc = "SGD"),
+    PD_OBJECT(pd_det_config, schedule, &pd_schedule_table, .doc = "learning rate over time"),
+    PD_STRING(pd_det_config, backbone_file, .doc = "a classifier's weights to start the backbone from"),
+    PD_STRING(pd_det_config, work_dir, .doc = "the run's folder; default runs/<name of the configuration>"),
+};
+
+static pd_status check(const void *config, pd_err *err)
+{
+    const pd_det_config *c = config;
+    if (c->train.images_per_step % c->train.micro_batch)
+        return PD_FAIL(err, PD_EINVAL, "train.micro_batch is %d, which does not divide train.images_per_step, %d",
+                       c->train.micro_batch, c->train.images_per_step);
+    if (c->model.retinanet.neg_iou > c->model.retinanet.pos_iou)
+        return PD_FAIL(err, PD_EINVAL, "model.retinanet.neg_iou is %g, more than pos_iou, %g", c->model.retinanet.neg_iou,
+                       c->model.retinanet.pos_iou);
+    return PD_OK;
+}
+const pd_table pd_det_table = PD_TABLE(pd_det_config, det_fields, .check = check);
+
+pd_status pd_det_settings(pd_detector_settings *out, const pd_det_config *cfg, int classes, pd_err *err)
+{
+    const struct pd_det_model_cfg *m = &cfg->model;
+    pd_detector_settings s = {.type = (pd_detector_type)m->type, .frozen_stages = m->backbone.frozen_stages,
+                              .classes = m->num_classes ? m->num_classes : classes,
+                              .retinanet = pd_retinanet_cfg_default(), .test = pd_postprocess_cfg_default()};
+    PD_TRY(pd_arch_parse(&s.arch, m->backbone.arch, m->backbone.branches, err));
+    s.retinanet.focal = (pd_focal_cfg){.alpha = (float)m->retinanet.focal_alpha, .gamma = (float)m->retinanet.focal_gamma};
+    s.retinanet.smooth_l1_beta = (float)m->retinanet.smooth_l1_beta;
+    s.retinanet.assign.pos = (float)m->retinanet.pos_iou;
+    s.retinanet.assign.neg = (float)m->retinanet.neg_iou;
+    s.retinanet.assign.min_pos = (float)m->retinanet.min_pos_iou;
+    s.retinanet.norm_group = m->retinanet.norm_group;
+    s.test.pre_nms = m->test.pre_nms;
+    s.test.score_thresh = (float)m->test.score_thr;
+    s.test.nms_iou = (float)m->test.nms_iou;
+    s.test.nms_exact = m->test.nms_exact;
+    s.test.max_per_image = m->test.max_per_image;
+    s.test.topk_mode = (pd_topk_mode)m->test.topk_mode;
+    *out = s;
+    return PD_OK;
+}
+
+pd_transform pd_det_transform(const pd_det_config *cfg, bool train)
+{
+    pd_transform t = pd_transform_detect(train);
+    t.long_side = cfg->data.resize[0];
+    t.short_side = cfg->data.resize[1];
+    t.flip = train ? cfg->data.flip : 0;
+    t.divisor = PD_DETECTOR_DIVISOR;
+    t.divide = 1;
+    memcpy(t.mean, cfg->data.mean, sizeof t.mean);
+    memcpy(t.std, cfg->data.std, sizeof t.std);
+    return t;
+}
