@@ -1,6 +1,6 @@
 /* golden_ops.h: reads tests/golden/ops.safetensors: small cases of every operation of the detectors, computed by a
- * PyTorch program in float64 (decisions in float32) and stored as float32. CASE.y is an output, CASE.dy the gradient that
- * comes in, CASE.dNAME the gradient of CASE.NAME. */
+ * PyTorch program in float64 (decisions in float32) and stored as float32. CASE.y is an output, CASE.dy the gradient
+ * that comes in, CASE.dNAME the gradient of CASE.NAME. */
 #ifndef PD_TEST_GOLDEN_OPS_H
 #define PD_TEST_GOLDEN_OPS_H
 
