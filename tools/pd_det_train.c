@@ -123,12 +123,12 @@ static pd_status open_data(session *s, pd_err *err)
     return open_loader(s, &s->val_loader, &s->val_set, d->val.images, false, err);
 }
 
-static pd_status load(session *s, const char *path, const pd_load_options *options, pd_err *err)
+static pd_status load(session *s, const char *path, const pd_load_options *how, pd_err *err)
 {
     pd_st *file = NULL;
     char *report;
     PD_TRY(pd_st_open(&file, path, err));
-    const pd_status status = pd_load_params(pd_detector_params(s->net), file, options, &report, s->arena, err);
+    const pd_status status = pd_load_params(pd_detector_params(s->net), file, how, &report, s->arena, err);
     pd_st_close(file);
     if (status == PD_OK && *report) fputs(report, stderr);
     return status;
@@ -185,13 +185,13 @@ static pd_status draw(session *s, picture *p, pd_err *err)
     pd_image image = PD_IMAGE_INIT;
     pd_bytes file = {NULL, 0};
     char *path, *folder;
-    const pd_image_options options = {.exif = true};
+    const pd_image_options upright = {.exif = true};
     pd_arena *arena = pd_arena_new();
     if (!arena) return PD_FAIL(err, PD_ENOMEM, "out of memory for a picture");
     pd_status status = PD_OK;
     PD_TRY_DONE(pd_path_join(&path, s->cfg.data.val.images, photo->file, arena, err));
     PD_TRY_DONE(pd_file_map(&file, path, err));
-    PD_TRY_DONE(pd_image_decode(&image, file, &options, err));
+    PD_TRY_DONE(pd_image_decode(&image, file, &upright, err));
     for (uint32_t i = 0; i < photo->n; i++) {
         const pd_coco_ann *a = &s->val_set.anns[photo->first + i];
         if (a->use == PD_COCO_GT) pd_draw_box(&image, a->box, (pd_color){255, 255, 255}, 1);
