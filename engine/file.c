@@ -28,7 +28,8 @@ static pd_status open_read(int *fd_out, size_t *size, const char *path, pd_err *
     }
     if (!S_ISREG(st.st_mode)) {
         close(fd);
-        return PD_FAIL(err, PD_EIO, "%s: is %s, not a regular file", path, S_ISDIR(st.st_mode) ? "a folder" : "special");
+        return PD_FAIL(err, PD_EIO, "%s: is %s, not a regular file", path,
+                       S_ISDIR(st.st_mode) ? "a folder" : "special");
     }
     *fd_out = fd;
     *size = (size_t)st.st_size;
@@ -170,7 +171,8 @@ pd_status pd_out_commit(pd_out *out, pd_err *err)
 {
     pd_status status = PD_OK;
     errno = 0;
-    if (!out->error && (fflush(out->file) != 0 || fsync(fileno(out->file)) != 0)) out->error = errno ? errno : EIO;
+    if (!out->error && (fflush(out->file) != 0 || ferror(out->file) || fsync(fileno(out->file)) != 0))
+        out->error = errno ? errno : EIO;
     if (fclose(out->file) != 0 && !out->error) out->error = errno ? errno : EIO;
     if (!out->error && rename(out->temp, out->path) != 0) out->error = errno;
     if (out->error) {

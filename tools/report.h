@@ -5,21 +5,7 @@
 #ifndef PD_REPORT_H
 #define PD_REPORT_H
 
-#include "engine/log.h"
-
-typedef struct pd_report_curve {
-    const char *label;
-    const double *x, *y; /* x rising; a NaN in y is a gap */
-    size_t count;
-    bool smooth; /* draw the raw values faintly and their moving average (exponential, over some 1/50 of the run) */
-} pd_report_curve;
-
-typedef struct pd_report_chart {
-    const char *title, *x_label;
-    const pd_report_curve *curves; /* up to 8 are told apart by colour */
-    size_t n_curves;
-    bool log_y; /* logarithmic where all values are above 0 */
-} pd_report_chart;
+#include "tools/chart.h"
 
 typedef struct pd_report_table {
     const char *title;
