@@ -16,6 +16,12 @@ void pd_js_begin(pd_js *j, const void *data, size_t size, const char *name)
     if (size >= 3 && !memcmp(j->at, "\xef\xbb\xbf", 3)) j->at += 3;
 }
 
+void pd_js_begin_at(pd_js *j, const void *data, size_t size, const char *name, size_t offset)
+{
+    pd_js_begin(j, data, size, name);
+    j->at = j->begin + offset;
+}
+
 void pd_js_begin_item(pd_js *j, const pd_js *array, size_t offset)
 {
     *j = *array;

@@ -66,6 +66,8 @@ typedef struct pd_js {
 
 /* A reader at the start of `size` bytes; `name` (kept) is the file's name in messages. */
 void pd_js_begin(pd_js *j, const void *data, size_t size, const char *name);
+/* The same before the value at `offset`. */
+void pd_js_begin_at(pd_js *j, const void *data, size_t size, const char *name, size_t offset);
 /* The first error, or PD_EFORMAT where anything but white space follows the value. */
 pd_status pd_js_end(pd_js *j, pd_err *err);
 /* The first error so far; for readers that stop in the middle. */

@@ -117,7 +117,6 @@ static pd_status check_params(const pd_coco_params *p, pd_err *err)
 {
     if ((unsigned)p->type > PD_COCO_KEYPOINTS)
         return PD_FAIL(err, PD_EINVAL, "%d is not a type of evaluation", (int)p->type);
-    if (p->type == PD_COCO_SEGM) return PD_FAIL(err, PD_EINVAL, "masks are not evaluated in this version");
     if (!p->n_iou || !p->n_recall || !p->n_limits || !p->n_areas || !p->n_sigmas)
         return PD_FAIL(err, PD_EINVAL, "an empty list of thresholds, limits, areas or sigmas");
     if (p->n_sigmas > PD_OKS_POINTS)
@@ -402,6 +401,12 @@ static pd_status check_object(const evaluation *e, size_t at, pd_err *err)
     if (type == PD_COCO_BBOX && o->has_bbox != PD_COCO_GOOD)
         return pd_coco_object_fail(
             e->gt, at, err, o->has_bbox == PD_COCO_ABSENT ? "has no bbox" : "bbox is not a list of four numbers");
+    if (type == PD_COCO_SEGM && o->has_mask != PD_COCO_GOOD) {
+        if (!(e->gt->options.read & PD_COCO_READ_MASKS))
+            return PD_FAIL(err, PD_EINVAL, "%s was opened without PD_COCO_READ_MASKS", e->gt->name);
+        return pd_coco_object_fail(e->gt, at, err, "%s",
+                                   o->has_mask == PD_COCO_ABSENT ? "has no segmentation" : o->mask_fault);
+    }
     return PD_OK;
 }
 

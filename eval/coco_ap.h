@@ -9,7 +9,6 @@
  * and read off at 101 recalls. AP is the mean over IoU thresholds, recalls and categories; AR the mean of the last
  * recall. -1 stands for "nothing to find", and is in no mean.
  *
- * Boxes and keypoints work; masks (PD_COCO_SEGM) are refused in this version.
  * Thread rule: pd_coco_evaluate may be called by several threads at once with different pools; results do not depend on
  * the number of threads. A pd_coco_result is constant. */
 #ifndef PD_COCO_AP_H

@@ -63,11 +63,12 @@ struct pd_coco_gt {
 /* The part of a detection that a plain box does not have. */
 typedef struct pd_coco_shape {
     double area; /* unless the file holds boxes */
+    const char *mask_fault;
     uint8_t has_keypoints, has_mask;
     uint32_t n_points;
     const double *keypoints;
     pd_rle_text mask;    /* run lengths as text */
-    const pd_mask *runs; /* a mask that came otherwise (polygons in box results); mask is then unused */
+    const pd_mask *runs; /* a mask that came otherwise (polygons, plain counts); else NULL */
 } pd_coco_shape;
 
 typedef struct pd_coco_item {
@@ -100,6 +101,7 @@ typedef struct pd_coco_block {
     uint32_t last_image;
     size_t *histogram; /* (n_categories) items of each */
     pd_arena *memory;  /* shapes; NULL until one is needed */
+    pd_mask_work work;
 } pd_coco_block;
 
 typedef enum pd_coco_dt_kind { PD_COCO_DT_BOXES, PD_COCO_DT_MASKS, PD_COCO_DT_KEYPOINTS } pd_coco_dt_kind;

@@ -543,6 +543,73 @@ done:
     return status;
 }
 
+/* ---- masks ------------------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    const reading *r;
+    const size_t *mask_at; /* (objects) offset of the segmentation, 0: none */
+    pd_arena **arenas;     /* (threads) */
+    pd_err *errs;          /* (threads); ranges go up with the thread, so the first one set is the first in the file */
+} mask_job;
+
+static void read_mask_range(void *arg, size_t begin, size_t end, int thread)
+{
+    const mask_job *const job = arg;
+    pd_coco_gt *const gt = job->r->gt;
+    pd_err *const err = &job->errs[thread];
+    pd_mask_work work = {0};
+    for (size_t i = begin; i < end && err->code == PD_OK; i++) {
+        pd_coco_object *const o = &gt->objects[i];
+        if (!job->mask_at[i] || o->image == PD_COCO_NONE) continue;
+        pd_js j;
+        pd_js_begin_at(&j, job->r->text.data, job->r->text.size, gt->name, job->mask_at[i]);
+        const pd_coco_image *const image = &gt->images[o->image];
+        if (!pd_mask_read(&o->mask, NULL, &j, image->height, image->width, &work, job->arenas[thread], &o->mask_fault))
+            pd_js_error(&j, err);
+        o->has_mask = o->mask_fault ? PD_COCO_BAD : PD_COCO_GOOD;
+        if (!o->mask_fault && !(image->height >= 0 && image->width >= 0)) {
+            o->mask_fault = "its image has no width and height";
+            o->has_mask = PD_COCO_BAD;
+        }
+    }
+    pd_mask_work_free(&work);
+}
+
+static pd_status read_masks(reading *r, pd_err *err)
+{
+    pd_coco_gt *const gt = r->gt;
+    const size_t threads = (size_t)pd_pool_threads(r->pool);
+    pd_status status = PD_OK;
+    size_t *const mask_at = malloc((gt->n_objects + 1) * sizeof *mask_at);
+    pd_err *const errs = calloc(threads, sizeof *errs);
+    if (!mask_at || !errs) {
+        status = PD_FAIL(err, PD_ENOMEM, "%s: out of memory", gt->name);
+        goto done;
+    }
+    pd_arena **const arenas = gt->parts + gt->n_parts;
+    for (size_t t = 0; t < threads; t++) {
+        if (!(arenas[t] = pd_arena_new())) {
+            status = PD_FAIL(err, PD_ENOMEM, "%s: out of memory", gt->name);
+            goto done;
+        }
+        gt->n_parts++;
+    }
+    size_t n = 0;
+    for (size_t p = 0; p < r->n_parts; p++)
+        for (size_t i = 0; i < r->objects[p].n; i++) mask_at[n++] = r->objects[p].items[i].mask_at;
+    mask_job job = {r, mask_at, arenas, errs};
+    pd_parallel(r->pool, n, read_mask_range, &job);
+    for (size_t t = 0; t < threads && status == PD_OK; t++)
+        if (errs[t].code != PD_OK) {
+            status = errs[t].code;
+            if (err) *err = errs[t];
+        }
+done:
+    free(mask_at);
+    free(errs);
+    return status;
+}
+
 static pd_status build(reading *r, const char *name, pd_err *err)
 {
     pd_coco_gt *const gt = r->gt;
@@ -556,6 +623,7 @@ static pd_status build(reading *r, const char *name, pd_err *err)
     free(list);
     if (status != PD_OK) return status;
     PD_TRY(gather_objects(r, err));
+    if (gt->options.read & PD_COCO_READ_MASKS) PD_TRY(read_masks(r, err));
     return order_places(gt, err);
 }
 

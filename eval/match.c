@@ -18,7 +18,8 @@ void pd_match_scratch_free(pd_match_scratch *s)
     free(s->used);
     free(s->ignore);
     free(s->candidates);
-    free(s->runs.runs);
+    free(s->runs.ends);
+    pd_mask_work_free(&s->work);
 }
 
 bool pd_match_fail(pd_match_scratch *s, const pd_err *err)

@@ -45,6 +45,7 @@ typedef struct pd_match_scratch {
     size_t overlaps_capacity, used_capacity, ignore_capacity, candidates_capacity;
     pd_mask runs; /* a detection's mask, unpacked */
     size_t runs_capacity;
+    pd_mask_work work;
     size_t cell; /* set by the caller: the cell's place in order, so that threads agree on which failure is the first */
     pd_err err;  /* the failure of the lowest cell on this thread */
     size_t fault_cell;

@@ -80,12 +80,56 @@ static bool keypoints(pd_match_scratch *s, const pd_match_setup *setup, const pd
     return true;
 }
 
+/* The mask of a detection in scratch->runs: unpacked text, or its box as a polygon of four corners. */
+static const pd_mask *unpack(pd_match_scratch *s, const pd_match_setup *setup, const pd_coco_item *item)
+{
+    pd_err err = PD_ERR_INIT;
+    if (item->shape && item->shape->runs) return item->shape->runs;
+    if (item->shape && item->shape->has_mask) {
+        if (pd_rle_unpack(&s->runs, &s->runs_capacity, &item->shape->mask, &err) == PD_OK) return &s->runs;
+    } else {
+        const pd_coco_image *const image = &setup->gt->images[item->image];
+        const double *const b = item->bbox;
+        const double x1 = b[0], x2 = b[0] + b[2], y1 = b[1], y2 = b[1] + b[3];
+        const double corners[8] = {x1, y1, x1, y2, x2, y2, x2, y1};
+        const char *const fault = pd_mask_check_polygon(corners, 4, image->height, image->width);
+        if (fault) {
+            item_fail(s, setup, item, fault);
+            return NULL;
+        }
+        if (pd_mask_polygon(&s->runs, &s->runs_capacity, corners, 4, (uint32_t)image->height, (uint32_t)image->width,
+                            &s->work, &err) == PD_OK)
+            return &s->runs;
+    }
+    pd_match_fail(s, &err);
+    return NULL;
+}
+
+static bool masks(pd_match_scratch *s, const pd_match_setup *setup, const pd_coco_item *item,
+                  const pd_coco_place *places, size_t m, double least)
+{
+    if (setup->dt->kind == PD_COCO_DT_KEYPOINTS && (!item->shape || !item->shape->has_mask))
+        return item_fail(s, setup, item, "has no segmentation");
+    if (item->shape && item->shape->has_mask == PD_COCO_BAD) return item_fail(s, setup, item, item->shape->mask_fault);
+    const pd_rle_text *const text = item->shape && item->shape->mask.text ? &item->shape->mask : NULL;
+    const pd_mask *mask = NULL;
+    for (size_t g = 0; g < m; g++) {
+        const pd_coco_object *const o = &setup->gt->objects[places[g].object];
+        s->overlaps[g] = -1;
+        /* Packed masks tell by box and area whether unpacking is worth while. */
+        if (text && !pd_mask_may_reach(text->area, text->box, &o->mask, o->crowd_overlap, least)) continue;
+        if (!mask && !(mask = unpack(s, setup, item))) return false;
+        s->overlaps[g] = pd_mask_overlap(mask, &o->mask, o->crowd_overlap);
+    }
+    return true;
+}
+
 bool pd_overlaps(pd_match_scratch *s, const pd_match_setup *setup, const pd_coco_item *item,
                  const pd_coco_place *places, size_t m, double least)
 {
     switch (setup->type) {
     case PD_COCO_BBOX: boxes(s->overlaps, setup, item, places, m); return true;
-    case PD_COCO_SEGM: return false;
+    case PD_COCO_SEGM: return masks(s, setup, item, places, m, least);
     case PD_COCO_KEYPOINTS: return keypoints(s, setup, item, places, m, least);
     }
     return true;

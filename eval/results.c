@@ -23,7 +23,7 @@ typedef struct {
     uint8_t has_box, has_score;
     pd_coco_item item;
     pd_coco_shape shape;
-    bool has_segmentation_key;
+    size_t mask_at; /* offset of the segmentation: it needs the image's size, and keys come in any order */
 } record;
 
 static bool out_of_memory(pd_js *j)
@@ -65,11 +65,10 @@ static bool read_fields(record *r, pd_coco_block *block, const reading *in, pd_j
         else if (pd_js_is(key, "keypoints") && points && block_memory(block, j))
             r->shape.has_keypoints =
                 (uint8_t)pd_coco_read_points(j, &r->shape.keypoints, &r->shape.n_points, block->memory);
-        else if (pd_js_is(key, "segmentation") && masks) {
-            r->has_segmentation_key = true;
+        else {
+            if (pd_js_is(key, "segmentation") && masks) r->mask_at = pd_js_start(j);
             pd_js_skip(j);
-        } else
-            pd_js_skip(j);
+        }
     }
     return j->err.code == PD_OK;
 }
@@ -94,6 +93,31 @@ static void box_from_points(record *r)
     r->shape.area = (high[0] - low[0]) * (high[1] - low[1]);
 }
 
+/* The mask, once the image is known. */
+static bool read_mask(record *r, pd_coco_block *block, const reading *in, pd_js *j)
+{
+    if (!r->mask_at) return true;
+    double h = -1, w = -1;
+    if (r->item.image != PD_COCO_NONE) {
+        h = in->gt->images[r->item.image].height;
+        w = in->gt->images[r->item.image].width;
+    }
+    if (!block_memory(block, j)) return false;
+    pd_js inside;
+    pd_mask runs = {0};
+    pd_js_begin_at(&inside, j->begin, (size_t)(j->end - j->begin), j->name, r->mask_at);
+    if (!pd_mask_read(&runs, &r->shape.mask, &inside, h, w, &block->work, block->memory, &r->shape.mask_fault))
+        return pd_js_fail_with(j, &inside.err);
+    r->shape.has_mask = r->shape.mask_fault ? PD_COCO_BAD : PD_COCO_GOOD;
+    if (r->shape.mask_fault || r->shape.mask.text) return true;
+    pd_err err = PD_ERR_INIT;
+    pd_mask *kept;
+    if (PD_ALLOC(&kept, block->memory, 1, &err) != PD_OK) return pd_js_fail_with(j, &err);
+    *kept = runs;
+    r->shape.runs = kept;
+    return true;
+}
+
 /* What the kind of the file asks of every record, listed or not. */
 static bool check_kind(record *r, const reading *in, pd_js *j, size_t start)
 {
@@ -103,7 +127,15 @@ static bool check_kind(record *r, const reading *in, pd_js *j, size_t start)
         if (r->has_box == PD_COCO_ABSENT)
             return pd_js_fail(j, start, "this record has no bbox, but the first record has one");
         return pd_js_fail(j, start, "this record's bbox is not a list of four numbers");
-    case PD_COCO_DT_MASKS: return true;
+    case PD_COCO_DT_MASKS:
+        if (r->shape.has_mask == PD_COCO_ABSENT)
+            return pd_js_fail(j, start, "this record has no segmentation, but the first record has one");
+        if (r->shape.has_mask == PD_COCO_BAD) return pd_js_fail(j, start, "segmentation: %s", r->shape.mask_fault);
+        if (r->shape.runs) return pd_js_fail(j, start, "segmentation: counts must be text in a result without boxes");
+        r->shape.area = r->shape.mask.area;
+        if (r->has_box != PD_COCO_GOOD)
+            for (int i = 0; i < 4; i++) r->item.bbox[i] = r->shape.mask.box[i];
+        return true;
     case PD_COCO_DT_KEYPOINTS:
         if (r->shape.has_keypoints != PD_COCO_GOOD)
             return pd_js_fail(j, start, "this record's keypoints are not a list of x, y, v triples");
@@ -134,9 +166,6 @@ static void note_unknown_image(pd_coco_block *block, const record *r, size_t sta
 
 static bool keep_record(pd_coco_block *block, record *r, const reading *in, pd_js *j, size_t start)
 {
-    const pd_coco_gt *const gt = in->gt;
-    r->item.image = pd_coco_id_find_raw(&gt->image_table, r->image, j->begin);
-    r->item.category = pd_coco_id_find_raw(&gt->category_table, r->category, j->begin);
     if (r->item.image == PD_COCO_NONE) {
         note_unknown_image(block, r, start);
         return true;
@@ -178,7 +207,10 @@ static bool read_record(void *part, const void *context, pd_js *j)
     if (!read_fields(&r, block, in, j)) return false;
     if (!r.has_image) return pd_js_fail(j, start, "this record has no image_id");
     if (!r.has_category) return pd_js_fail(j, start, "this record has no category_id");
-    if (!check_kind(&r, in, j, start) || !keep_record(block, &r, in, j, start)) return false;
+    r.item.image = pd_coco_id_find_raw(&in->gt->image_table, r.image, j->begin);
+    r.item.category = pd_coco_id_find_raw(&in->gt->category_table, r.category, j->begin);
+    if (!read_mask(&r, block, in, j) || !check_kind(&r, in, j, start) || !keep_record(block, &r, in, j, start))
+        return false;
     block->records++;
     return true;
 }
@@ -189,6 +221,7 @@ static void release_block(void *part)
     free(block->items);
     free(block->bad);
     free(block->histogram);
+    pd_mask_work_free(&block->work);
     pd_arena_free(block->memory);
 }
 
@@ -351,18 +384,38 @@ pd_status pd_coco_dt_new(pd_coco_dt **out, const pd_coco_gt *gt, pd_err *err)
     return PD_OK;
 }
 
-static pd_status keep_shape(pd_coco_item *item, pd_coco_block *block, const pd_coco_det *det, pd_err *err)
+static pd_status keep_points(pd_coco_shape *shape, pd_arena *arena, const pd_coco_det *det, pd_err *err)
 {
-    if (!det->keypoints) return PD_OK;
-    if (!block->memory && !(block->memory = pd_arena_new())) return PD_FAIL(err, PD_ENOMEM, "out of memory");
-    pd_coco_shape *shape;
     double *points;
-    PD_TRY(PD_ALLOC(&shape, block->memory, 1, err));
-    PD_TRY(PD_ALLOC(&points, block->memory, 3 * det->n_points, err));
+    PD_TRY(PD_ALLOC(&points, arena, 3 * det->n_points, err));
     memcpy(points, det->keypoints, 3 * det->n_points * sizeof *points);
     shape->has_keypoints = PD_COCO_GOOD;
     shape->n_points = (uint32_t)det->n_points;
     shape->keypoints = points;
+    return PD_OK;
+}
+
+static pd_status keep_mask(pd_coco_shape *shape, pd_arena *arena, const pd_coco_det *det, pd_err *err)
+{
+    char *text;
+    PD_TRY(pd_strdup(&text, arena, det->counts, err));
+    if ((uint64_t)det->mask_h * det->mask_w > PD_MASK_PIXELS)
+        return PD_FAIL(err, PD_EINVAL, "a mask of %u x %u pixels", det->mask_h, det->mask_w);
+    const char *const fault = pd_rle_scan(&shape->mask, text, strlen(text), det->mask_h, det->mask_w);
+    if (fault) return PD_FAIL(err, PD_EINVAL, "a detection's %s", fault);
+    shape->has_mask = PD_COCO_GOOD;
+    shape->area = shape->mask.area;
+    return PD_OK;
+}
+
+static pd_status keep_shape(pd_coco_item *item, pd_coco_block *block, const pd_coco_det *det, pd_err *err)
+{
+    if (!det->keypoints && !det->counts) return PD_OK;
+    if (!block->memory && !(block->memory = pd_arena_new())) return PD_FAIL(err, PD_ENOMEM, "out of memory");
+    pd_coco_shape *shape;
+    PD_TRY(PD_ALLOC(&shape, block->memory, 1, err));
+    if (det->keypoints) PD_TRY(keep_points(shape, block->memory, det, err));
+    if (det->counts) PD_TRY(keep_mask(shape, block->memory, det, err));
     item->shape = shape;
     return PD_OK;
 }
