@@ -48,7 +48,7 @@ static void test_good(void)
     PD_CHECK_STR(set.classes[0], "dog");
     PD_CHECK_STR(set.classes[1], "toothbrush");
     PD_CHECK(set.category_ids[0] == 7 && set.category_ids[1] == 90);
-    const pd_coco_image *a = &set.images[0], *b = &set.images[1];
+    const pd_coco_photo *a = &set.images[0], *b = &set.images[1];
     PD_CHECK(a->id == 900000000000 && a->w == 100 && a->h == 80);
     PD_CHECK_STR(a->file, "a/b.jpg");
     PD_CHECK_STR(b->file, "\xc3\xa9.png");
