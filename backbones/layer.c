@@ -72,10 +72,10 @@ static int gcd(int a, int b)
 }
 
 /* The parts of a layer that are switched on; returns their number, 0 on failure. */
-static int layer_parts(pd_tape *t, const char *conv, const char *bn, int in, const pd_layer *l, part *p, int *columns)
+static int layer_parts(pd_tape *t, pd_form form, const char *conv, const char *bn, int in, const pd_layer *l, part *p, int *columns)
 {
     *columns = 1;
-    if (l->mixture == PD_PLAIN_CONV) {
+    if (l->mixture == PD_PLAIN_CONV || form == PD_FORM_COUNT) {
         p[0] = make_part(t, conv, bn, l->out, in, l->kernel, l->kernel, l->groups, 0);
         return 1;
     }
@@ -109,7 +109,7 @@ static int count_branches(unsigned mask)
 static pd_value *record_gate(pd_tape *t, const char *conv, pd_value *x, unsigned branches)
 {
     const int c = x->shape.dim[3], hidden = c / 16 > 0 ? c / 16 : 1;
-    pd_value *h = pd_record_linear(t, pd_tape_name(t, "%s.fc.0", conv), pd_global_avg_pool(t, x), hidden, true);
+    pd_value *h = pd_record_linear(t, pd_tape_name(t, "%s.fc.0", conv), pd_channel_means(t, x), hidden, true);
     return pd_row_softmax(t, pd_record_linear(t, pd_tape_name(t, "%s.fc.2", conv), h, count_branches(branches), false));
 }
 
@@ -135,7 +135,7 @@ pd_value *pd_record_layer(pd_tape *t, pd_form form, const char *conv, const char
 
     part p[PD_MAX_BRANCHES];
     int columns;
-    const int count = layer_parts(t, conv, bn, in, l, p, &columns);
+    const int count = layer_parts(t, form, conv, bn ? bn : conv, in, l, p, &columns);
     if (!count) return pd_tape_dead(t);
     if (form == PD_FORM_FUSED) {
         pd_fold_branch b[PD_MAX_BRANCHES];
@@ -154,7 +154,7 @@ pd_value *pd_record_layer(pd_tape *t, pd_form form, const char *conv, const char
                               p[i].column};
     }
     const pd_bn_settings set = {PD_BN_EPS, PD_BN_MOMENTUM, form == PD_FORM_TRAIN, relu};
-    return pd_bn_sum(t, bn ? bn : conv, count, b, gate, residual, set);
+    return pd_bn_sum(t, bn ? bn : conv, count, b, form == PD_FORM_COUNT ? NULL : gate, residual, set);
 }
 
 pd_value *pd_record_linear(pd_tape *t, const char *name, pd_value *x, int out, bool relu)

@@ -1,7 +1,7 @@
 /* layer.h: convolution + batch norm, plain or disentangled into ParaDise branches, in the form that is asked for.
  *
  * "Parameter Disentanglement for Diverse Representations", Big Data Mining and Analytics 8(3), 2025.
- * One function records the same layer in four forms; the parameters' names are the authors'.
+ * One function records the same layer in several forms; the parameters' names are the authors'.
  *
  *   form            records                                                          used for
  *   PD_FORM_TRAIN   every branch, statistics of the batch                            pretraining
@@ -9,6 +9,7 @@
  *   PD_FORM_FUSED   branches folded on the tape (fold_bn), then one convolution      inference of unfolded weights, and
  *                                                                                    training with fixed statistics
  *   PD_FORM_FOLDED  one convolution with bias from a folded file                     deployment
+ *   PD_FORM_COUNT   one convolution and batch norm in place of the branches          counting, as papers do
  *
  * Under the fold a layer NAME has NAME.weight and NAME.bias; PD-B stacks its k kernels: (k * out, in, 3, 3), (k * out). */
 #ifndef PD_LAYER_H
@@ -16,7 +17,7 @@
 
 #include "engine/tape.h"
 
-typedef enum pd_form { PD_FORM_TRAIN, PD_FORM_EVAL, PD_FORM_FUSED, PD_FORM_FOLDED } pd_form;
+typedef enum pd_form { PD_FORM_TRAIN, PD_FORM_EVAL, PD_FORM_FUSED, PD_FORM_FOLDED, PD_FORM_COUNT } pd_form;
 
 /* Branches of a ParaDise convolution, in the order of the gate's weights. */
 enum { PD_S1 = 1, PD_S2 = 2, PD_SKELETON = 4, PD_GROUP = 8, PD_ALL_BRANCHES = 15 };

@@ -213,13 +213,24 @@ static pd_status mean_bwd(pd_node *node, const pd_run *run, pd_err *err)
 static const pd_kernel mean_cpu = {NULL, mean_fwd, mean_bwd, NULL};
 static const pd_op mean_op = {
     .name = "global_avg_pool", .differentiable = true, .kernel = {[PD_CPU] = &mean_cpu}, .macs = pool_macs};
+static const pd_op means_op = {.name = "channel_means", .differentiable = true, .kernel = {[PD_CPU] = &mean_cpu}};
 
-pd_value *pd_global_avg_pool(pd_tape *t, pd_value *x)
+static pd_value *record_mean(pd_tape *t, const pd_op *op, pd_value *x)
 {
     if (pd_tape_status(t, NULL) != PD_OK) return pd_tape_dead(t);
     if (x->shape.rank != 4) {
-        pd_tape_fail(t, PD_EINVAL, "global average pooling wants (n, h, w, c)");
+        pd_tape_fail(t, PD_EINVAL, "%s wants (n, h, w, c)", op->name);
         return pd_tape_dead(t);
     }
-    return pd_tape_add1(t, &mean_op, "", 1, &x, PD_SHAPE(x->shape.dim[0], x->shape.dim[3]), NULL, 0);
+    return pd_tape_add1(t, op, "", 1, &x, PD_SHAPE(x->shape.dim[0], x->shape.dim[3]), NULL, 0);
+}
+
+pd_value *pd_global_avg_pool(pd_tape *t, pd_value *x)
+{
+    return record_mean(t, &mean_op, x);
+}
+
+pd_value *pd_channel_means(pd_tape *t, pd_value *x)
+{
+    return record_mean(t, &means_op, x);
 }
