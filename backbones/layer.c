@@ -113,14 +113,35 @@ static pd_value *record_gate(pd_tape *t, const char *conv, pd_value *x, unsigned
     return pd_row_softmax(t, pd_record_linear(t, pd_tape_name(t, "%s.fc.2", conv), h, count_branches(branches), false));
 }
 
-static pd_value *record_folded(pd_tape *t, const char *conv, pd_value *x, const pd_layer *l, pd_value *gate,
-                               pd_value *residual, pd_conv_args args)
+/* The kernels and biases of a layer with its batch norms folded: on the tape, or from a folded file. */
+static pd_folded layer_kernels(pd_tape *t, pd_form form, const char *conv, const char *bn, int in, const pd_layer *l)
 {
-    const int k = gate ? gate->shape.dim[1] : 1;
-    pd_value *w = conv_weight(t, pd_tape_name(t, "%s.weight", conv), k * l->out, x->shape.dim[3] / args.groups, l->kernel,
-                              l->kernel);
-    pd_value *b = vector(t, pd_tape_name(t, "%s.bias", conv), k * l->out, PD_WEIGHT, 0);
-    return k > 1 ? pd_mix_conv(t, conv, x, gate, w, b, residual, args) : pd_conv(t, conv, x, w, b, residual, args);
+    const int groups = l->mixture == PD_PLAIN_CONV ? l->groups : 1;
+    if (form == PD_FORM_FOLDED) {
+        const int k = l->mixture == PD_GATED ? count_branches(l->branches) : 1;
+        return (pd_folded){conv_weight(t, pd_tape_name(t, "%s.weight", conv), k * l->out, in / groups, l->kernel, l->kernel),
+                           vector(t, pd_tape_name(t, "%s.bias", conv), k * l->out, PD_WEIGHT, 0)};
+    }
+    part p[PD_MAX_BRANCHES];
+    pd_fold_branch b[PD_MAX_BRANCHES];
+    int columns;
+    const int count = layer_parts(t, form, conv, bn, in, l, p, &columns);
+    if (!count) return (pd_folded){pd_tape_dead(t), pd_tape_dead(t)};
+    const bool depthwise = l->mixture == PD_PLAIN_CONV && l->groups > 1; /* keeps its groups; all else is dense */
+    for (int i = 0; i < count; i++)
+        b[i] = (pd_fold_branch){p[i].w, p[i].gamma, p[i].beta, p[i].mean, p[i].var, depthwise ? 1 : p[i].groups, p[i].column};
+    return pd_fold_bn(t, conv, count, b, columns, l->kernel, l->kernel, in / groups, PD_BN_EPS);
+}
+
+void pd_declare_layer(pd_tape *t, pd_form form, const char *conv, const char *bn, int in, const pd_layer *l)
+{
+    part p[PD_MAX_BRANCHES];
+    int columns;
+    if (pd_tape_status(t, NULL) != PD_OK) return;
+    if (form == PD_FORM_FUSED || form == PD_FORM_FOLDED)
+        layer_kernels(t, form, conv, bn, in, l);
+    else
+        layer_parts(t, form, conv, bn, in, l, p, &columns);
 }
 
 pd_value *pd_record_layer(pd_tape *t, pd_form form, const char *conv, const char *bn, pd_value *x, const pd_layer *l,
@@ -131,22 +152,16 @@ pd_value *pd_record_layer(pd_tape *t, pd_form form, const char *conv, const char
     const int pad = l->kernel / 2, in = x->shape.dim[3];
     pd_conv_args args = {.stride = l->stride, .pad_h = pad, .pad_w = pad, .relu = relu,
                          .groups = l->mixture == PD_PLAIN_CONV ? l->groups : 1};
-    if (form == PD_FORM_FOLDED) return record_folded(t, conv, x, l, gate, residual, args);
-
+    if (!bn) bn = conv;
+    if (form == PD_FORM_FUSED || form == PD_FORM_FOLDED) {
+        const pd_folded f = layer_kernels(t, form, conv, bn, in, l);
+        return gate && gate->shape.dim[1] > 1 ? pd_mix_conv(t, conv, x, gate, f.kernel, f.bias, residual, args)
+                                              : pd_conv(t, conv, x, f.kernel, f.bias, residual, args);
+    }
     part p[PD_MAX_BRANCHES];
     int columns;
-    const int count = layer_parts(t, form, conv, bn ? bn : conv, in, l, p, &columns);
+    const int count = layer_parts(t, form, conv, bn, in, l, p, &columns);
     if (!count) return pd_tape_dead(t);
-    if (form == PD_FORM_FUSED) {
-        pd_fold_branch b[PD_MAX_BRANCHES];
-        const bool depthwise = l->mixture == PD_PLAIN_CONV && l->groups > 1; /* keeps its groups; all else is dense */
-        for (int i = 0; i < count; i++)
-            b[i] = (pd_fold_branch){p[i].w, p[i].gamma, p[i].beta, p[i].mean, p[i].var, depthwise ? 1 : p[i].groups,
-                                    p[i].column};
-        const pd_folded f = pd_fold_bn(t, conv, count, b, columns, l->kernel, l->kernel, in / args.groups, PD_BN_EPS);
-        return columns > 1 ? pd_mix_conv(t, conv, x, gate, f.kernel, f.bias, residual, args)
-                           : pd_conv(t, conv, x, f.kernel, f.bias, residual, args);
-    }
     pd_bn_branch b[PD_MAX_BRANCHES];
     for (int i = 0; i < count; i++) {
         const pd_conv_args one = {.stride = l->stride, .pad_h = p[i].kh / 2, .pad_w = p[i].kw / 2, .groups = p[i].groups};
@@ -154,7 +169,7 @@ pd_value *pd_record_layer(pd_tape *t, pd_form form, const char *conv, const char
                               p[i].column};
     }
     const pd_bn_settings set = {PD_BN_EPS, PD_BN_MOMENTUM, form == PD_FORM_TRAIN, relu};
-    return pd_bn_sum(t, bn ? bn : conv, count, b, form == PD_FORM_COUNT ? NULL : gate, residual, set);
+    return pd_bn_sum(t, bn, count, b, form == PD_FORM_COUNT ? NULL : gate, residual, set);
 }
 
 pd_value *pd_record_linear(pd_tape *t, const char *name, pd_value *x, int out, bool relu)

@@ -41,6 +41,9 @@ typedef struct pd_layer {
 pd_value *pd_record_layer(pd_tape *t, pd_form form, const char *conv, const char *bn, pd_value *x, const pd_layer *layer,
                           pd_value *residual, bool relu);
 
+/* The parameters of a layer that this input is too small for: they exist, nothing runs. */
+void pd_declare_layer(pd_tape *t, pd_form form, const char *conv, const char *bn, int in, const pd_layer *layer);
+
 /* A linear layer with bias, weights drawn from U(-1/sqrt(in), 1/sqrt(in)). */
 pd_value *pd_record_linear(pd_tape *t, const char *name, pd_value *x, int out, bool relu);
 

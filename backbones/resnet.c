@@ -107,16 +107,18 @@ static pd_value *spatial(const net *n, const char *conv, const char *bn, pd_valu
 }
 
 /* Gather-excite with parameters: depthwise stride-2 convolutions to a small map. A step is left out where its input is
- * 2 or 3 wide. */
+ * 2 or 3 wide. The authors' counter does not see the two ReLUs. */
 static pd_value *gather(const net *n, const char *name, pd_value *y)
 {
     const int c = y->shape.dim[3];
     pd_value *m = y;
     for (int i = 0; i < 3; i++) {
-        if (m->shape.dim[2] / 2 == 1) continue;
         const pd_layer l = {.out = c, .kernel = 3, .stride = 2, .groups = c};
-        m = pd_record_layer(n->t, n->form, pd_tape_name(n->t, "%s.conv.%d", name, i), pd_tape_name(n->t, "%s.bn.%d", name, i),
-                            m, &l, NULL, i < 2);
+        const char *conv = pd_tape_name(n->t, "%s.conv.%d", name, i), *bn = pd_tape_name(n->t, "%s.bn.%d", name, i);
+        if (m->shape.dim[2] / 2 == 1)
+            pd_declare_layer(n->t, n->form, conv, bn, c, &l);
+        else
+            m = pd_record_layer(n->t, n->form, conv, bn, m, &l, NULL, i < 2 && n->form != PD_FORM_COUNT);
     }
     return m;
 }

@@ -1,0 +1,296 @@
+/* pd_fold: folds branches and batch norms away, proves the fold, writes the deployable model. */
+#include "backbones/fold.h"
+#include "datasets/loader.h"
+#include "engine/checkpoint.h"
+#include "engine/file.h"
+#include "engine/rng.h"
+#include "tools/cli.h"
+#include "tools/load_model.h"
+#include "tools/progress.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define BOUND 1e-4 /* largest difference of a stage, relative to its largest magnitude */
+
+typedef struct options {
+    const char *output, *images;
+    int verify, size[2];
+    pd_model_hints hints;
+} options;
+
+/* The outputs of one forward run, by name. */
+typedef struct outputs {
+    int count;
+    const char *name[PD_MAX_HEADS];
+    const float *data[PD_MAX_HEADS];
+    size_t elements[PD_MAX_HEADS];
+    pd_raw raw;
+} outputs;
+
+/* Largest difference of each output over all inputs. */
+typedef struct proof {
+    int count;
+    char name[PD_MAX_HEADS][16];
+    double absolute[PD_MAX_HEADS], largest[PD_MAX_HEADS];
+} proof;
+
+static pd_status run(outputs *out, pd_model *m, pd_form form, const float *x, int n, int h, int w, pd_err *err)
+{
+    static const char *const names[5] = {"c2", "c3", "c4", "c5", "logits"};
+    if (m->detector) {
+        PD_TRY(pd_detector_raw(m->detector, form, x, n, h, w, &out->raw, err));
+        out->count = out->raw.count;
+        for (int i = 0; i < out->count; i++) {
+            out->name[i] = out->raw.name[i];
+            out->data[i] = out->raw.data[i];
+            out->elements[i] = pd_shape_size(out->raw.shape[i]);
+        }
+        return PD_OK;
+    }
+    pd_classified y;
+    PD_TRY(pd_classifier_run(m->classifier, form, x, n, h, w, &y, err));
+    out->count = 5;
+    for (int i = 0; i < 5; i++) {
+        out->name[i] = names[i];
+        out->data[i] = i < 4 ? y.stage[i] : y.logits;
+        out->elements[i] = i < 4 ? pd_shape_size(y.stage_shape[i]) : (size_t)n * (size_t)m->meta.classes;
+    }
+    return PD_OK;
+}
+
+/* Runs both nets on one input. The first net's outputs are copied, as the second one's run may reuse memory. */
+static pd_status compare(proof *p, pd_model *whole, pd_model *folded, const float *x, int n, int h, int w, pd_err *err)
+{
+    outputs a, b;
+    float *copy = NULL;
+    size_t total = 0, at = 0;
+    PD_TRY(run(&a, whole, PD_FORM_EVAL, x, n, h, w, err));
+    for (int i = 0; i < a.count; i++) total += a.elements[i];
+    copy = malloc((total + 1) * sizeof *copy);
+    if (!copy) return PD_FAIL(err, PD_ENOMEM, "out of memory for a comparison");
+    for (int i = 0; i < a.count; i++) {
+        memcpy(copy + at, a.data[i], a.elements[i] * sizeof *copy);
+        at += a.elements[i];
+    }
+    const pd_status status = run(&b, folded, PD_FORM_FOLDED, x, n, h, w, err);
+    at = 0;
+    for (int i = 0; status == PD_OK && i < b.count; i++) {
+        snprintf(p->name[i], sizeof p->name[i], "%s", b.name[i]);
+        for (size_t k = 0; k < b.elements[i]; k++, at++) {
+            const double d = fabs((double)copy[at] - (double)b.data[i][k]);
+            p->absolute[i] = d <= p->absolute[i] ? p->absolute[i] : isnan(d) ? INFINITY : d;
+            p->largest[i] = fmax(p->largest[i], fabs((double)copy[at]));
+        }
+        p->count = b.count;
+    }
+    free(copy);
+    return status;
+}
+
+static pd_status compare_random(proof *p, pd_model *whole, pd_model *folded, const options *o, pd_err *err)
+{
+    const int w = o->size[0], h = o->size[1];
+    const size_t count = (size_t)h * (size_t)w * 3;
+    float *x = malloc(count * 2 * sizeof *x);
+    if (!x) return PD_FAIL(err, PD_ENOMEM, "out of memory for a test image");
+    pd_status status = PD_OK;
+    for (int i = 0; i < o->verify && status == PD_OK; i++) {
+        pd_rng rng = pd_rng_make(1, (uint32_t)i, 0);
+        for (size_t k = 0; k < 2 * count; k++) x[k] = (float)pd_rng_normal(&rng);
+        status = compare(p, whole, folded, x, i % 2 + 1, h, w, err); /* batches of one and of two */
+    }
+    free(x);
+    return status;
+}
+
+static pd_status compare_images(proof *p, pd_model *whole, pd_model *folded, const options *o, int *seen, pd_err *err)
+{
+    pd_loader *loader = NULL;
+    char **names, **paths;
+    size_t count;
+    pd_status status = PD_OK;
+    PD_TRY(pd_list_dir(&names, &count, o->images, 'f', whole->arena, err));
+    PD_TRY(PD_ALLOC(&paths, whole->arena, count + 1, err));
+    for (size_t i = 0; i < count; i++) PD_TRY(pd_path_join(&paths[i], o->images, names[i], whole->arena, err));
+    pd_loader_config l = pd_loader_defaults();
+    l.paths = (const char *const *)paths;
+    l.n_paths = count < (size_t)o->verify ? count : (size_t)o->verify;
+    l.transform = whole->detector ? pd_det_transform(&whole->det, false) : pd_cls_val_transform(&whole->cls);
+    PD_TRY_DONE(pd_loader_open(&loader, &l, err));
+    PD_TRY_DONE(pd_loader_start(loader, 0, 0, err));
+    for (;;) {
+        const pd_batch *b;
+        PD_TRY_DONE(pd_loader_next(loader, &b, err));
+        if (!b) break;
+        PD_TRY_DONE(compare(p, whole, folded, b->pixels, b->n, b->h, b->w, err));
+        *seen += b->n;
+        pd_loader_done(loader, b);
+    }
+done:
+    pd_loader_close(loader);
+    return status;
+}
+
+/* Median milliseconds of one image. */
+static pd_status latency(double *ms, pd_model *m, pd_form form, int h, int w, pd_err *err)
+{
+    enum { RUNS = 9 };
+    double t[RUNS];
+    outputs y;
+    float *x = calloc((size_t)h * (size_t)w * 3, sizeof *x);
+    if (!x) return PD_FAIL(err, PD_ENOMEM, "out of memory for a test image");
+    pd_status status = run(&y, m, form, x, 1, h, w, err);
+    for (int i = 0; i < RUNS && status == PD_OK; i++) {
+        const double start = pd_seconds();
+        status = run(&y, m, form, x, 1, h, w, err);
+        t[i] = 1e3 * (pd_seconds() - start);
+        for (int k = i; k > 0 && t[k] < t[k - 1]; k--) {
+            const double swap = t[k];
+            t[k] = t[k - 1];
+            t[k - 1] = swap;
+        }
+    }
+    free(x);
+    if (status == PD_OK) *ms = t[RUNS / 2];
+    return status;
+}
+
+static pd_params *params_of(const pd_model *m)
+{
+    return m->detector ? pd_detector_params(m->detector) : pd_classifier_params(m->classifier);
+}
+
+static pd_tape *tape_of(const pd_model *m)
+{
+    return m->detector ? pd_detector_tape(m->detector) : pd_classifier_tape(m->classifier);
+}
+
+/* The folded twin of a model, its parameters filled. */
+static pd_status make_folded(pd_model *folded, pd_model *whole, pd_device *device, const options *o, pd_err *err)
+{
+    outputs y;
+    float *x = calloc((size_t)o->size[0] * (size_t)o->size[1] * 3, sizeof *x);
+    if (!x) return PD_FAIL(err, PD_ENOMEM, "out of memory for a test image");
+    const pd_status status = run(&y, whole, PD_FORM_FUSED, x, 1, o->size[1], o->size[0], err);
+    free(x);
+    PD_TRY(status);
+    pd_tape *fused = tape_of(whole);
+    *folded = (pd_model){.meta = whole->meta};
+    folded->meta.folded = true;
+    if (whole->detector) {
+        pd_detector_settings set = *pd_detector_get(whole->detector);
+        set.folded = true;
+        PD_TRY(pd_detector_new(&folded->detector, device, &set, err));
+    } else {
+        pd_classifier_settings set = *pd_classifier_get(whole->classifier);
+        set.folded = true;
+        PD_TRY(pd_classifier_new(&folded->classifier, device, &set, err));
+    }
+    return pd_fold_params(params_of(folded), params_of(whole), fused, err);
+}
+
+static pd_status save(pd_model *folded, const char *path, pd_err *err)
+{
+    pd_st_writer *w;
+    pd_arena *arena = pd_arena_new();
+    if (!arena) return PD_FAIL(err, PD_ENOMEM, "out of memory for a file");
+    pd_status status = pd_st_create(&w, path, PD_ST_SORTED, err);
+    if (status == PD_OK) {
+        status = pd_model_meta_write(w, &folded->meta, err);
+        if (status == PD_OK) status = pd_save_params(w, params_of(folded), arena, err);
+        if (status == PD_OK)
+            status = pd_st_commit(w, err);
+        else
+            pd_st_cancel(w);
+    }
+    pd_arena_free(arena);
+    return status;
+}
+
+static pd_status fold(pd_model *whole, pd_model *folded, pd_device *device, const options *o, const char *path, pd_err *err)
+{
+    proof p = {0};
+    int photos = 0;
+    bool held = true;
+    double before, after;
+    PD_TRY(make_folded(folded, whole, device, o, err));
+    PD_TRY(compare_random(&p, whole, folded, o, err));
+    if (o->images) PD_TRY(compare_images(&p, whole, folded, o, &photos, err));
+    printf("%-12s %14s %14s\n", "output", "largest diff.", "relative");
+    for (int i = 0; i < p.count; i++) {
+        const double relative = p.largest[i] > 0 ? p.absolute[i] / p.largest[i] : p.absolute[i];
+        printf("%-12s %14.3e %14.3e\n", p.name[i], p.absolute[i], relative);
+        held = held && relative <= BOUND;
+    }
+    if (!held)
+        return PD_FAIL(err, PD_EINVAL, "%s: the folded network differs by more than %g from the unfolded one; nothing is written",
+                       path, BOUND);
+    PD_TRY(latency(&before, whole, PD_FORM_EVAL, o->size[1], o->size[0], err));
+    const double macs_before = pd_tape_macs(tape_of(whole), NULL);
+    PD_TRY(latency(&after, folded, PD_FORM_FOLDED, o->size[1], o->size[0], err));
+    const double macs_after = pd_tape_macs(tape_of(folded), NULL);
+    printf("\n%-12s %14s %14s\n", "", "before", "after");
+    printf("%-12s %12.3f M %12.3f M\n", "parameters", (double)pd_params_elements(params_of(whole), false) / 1e6,
+           (double)pd_params_elements(params_of(folded), false) / 1e6);
+    printf("%-12s %12.3f G %12.3f G\n", "MAC", macs_before / 1e9, macs_after / 1e9);
+    printf("%-12s %11.2f ms %11.2f ms   (one image of %dx%d)\n", "latency", before, after, o->size[0], o->size[1]);
+    PD_TRY(save(folded, o->output, err));
+    printf("\n%s: proved on %d random inputs", o->output, o->verify);
+    if (o->images) printf(" and %d images", photos);
+    printf("\n");
+    return PD_OK;
+}
+
+int main(int argc, char **argv)
+{
+    options o = {.verify = 4};
+    const pd_opt opts[] = {
+        PD_OPT_STRING('o', "output", "FILE", &o.output, "the folded model"),
+        PD_OPT_INT(0, "verify", "N", &o.verify, 1, 10000, "inputs to prove the fold on (4)"),
+        PD_OPT_STRING(0, "images", "DIR", &o.images, "prove it on images of this folder too"),
+        PD_OPT_SIZE(0, "input", "WxH", o.size, "size of the random inputs (224; detectors 320x256)"),
+        PD_OPT_STRING(0, "arch", "NAME", &o.hints.arch, "architecture, for files that do not say"),
+        PD_OPT_STRING(0, "branches", "LIST", &o.hints.branches, "s1,s2,skeleton,group or some of them"),
+        PD_OPT_INT(0, "num-classes", "N", &o.hints.classes, 1, 1000000, "classes, for files that do not say"),
+        PD_OPT_STRING(0, "config", "FILE", &o.hints.config, "a detector's configuration, for files that do not say"),
+    };
+    const pd_cli cli = {.program = "pd_fold",
+                        .usage = "CHECKPOINT -o FOLDED",
+                        .about = "Folds ParaDise branches and batch norms into single convolutions and proves that nothing changed.",
+                        .example = "pd_fold runs/retina_pd_a_r50/best.safetensors -o retina_pd_a_r50.safetensors",
+                        .opts = opts,
+                        .n_opts = sizeof opts / sizeof *opts,
+                        .common = PD_CLI_DEVICE | PD_CLI_THREADS | PD_CLI_SET,
+                        .min_args = 1,
+                        .max_args = 1};
+    pd_cli_args args;
+    const int code = pd_cli_parse(&args, &cli, argc, argv);
+    if (code >= 0) return code;
+    if (!o.output) {
+        pd_cli_free(&args);
+        return pd_cli_wrong(&cli, "-o FOLDED is needed");
+    }
+    o.hints.sets = &args.set;
+    pd_device *device = NULL;
+    pd_model whole = {0}, folded = {0};
+    pd_err err = PD_ERR_INIT;
+    pd_status status = pd_device_open(&device, args.device, args.threads, &err);
+    if (status == PD_OK) status = pd_model_open(&whole, args.args[0], NULL, &o.hints, device, &err);
+    if (status == PD_OK && whole.meta.folded)
+        status = PD_FAIL(&err, PD_EINVAL, "%s: is folded already", args.args[0]);
+    if (status == PD_OK) {
+        if (!o.size[0]) {
+            o.size[0] = whole.detector ? 320 : 224;
+            o.size[1] = whole.detector ? 256 : 224;
+        }
+        status = fold(&whole, &folded, device, &o, args.args[0], &err);
+    }
+    pd_model_close(&folded);
+    pd_model_close(&whole);
+    pd_device_close(device);
+    const int result = pd_cli_close_stdout(&cli, status == PD_OK ? 0 : pd_cli_fail(&cli, &err));
+    pd_cli_free(&args);
+    return result;
+}

@@ -1,0 +1,244 @@
+/* pd_info: what a network is made of: layers, parameters, multiply-accumulates, latency. */
+#include "backbones/fold.h"
+#include "engine/json.h"
+#include "tools/cli.h"
+#include "tools/load_model.h"
+#include "tools/progress.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct options {
+    int size[2], classes;
+    const char *branches;
+    bool table, layers, latency, json;
+} options;
+
+/* Figures of a classifier in one form. */
+typedef struct figures {
+    double macs, params;
+} figures;
+
+static pd_status count(figures *out, pd_form form, pd_arch arch, int classes, int h, int w, bool layers, pd_err *err)
+{
+    pd_params *params = NULL;
+    pd_tape *t = NULL;
+    char shape[64];
+    pd_status status = PD_OK;
+    PD_TRY(pd_params_new(&params, err));
+    PD_TRY_DONE(pd_tape_new(&t, params, false, err));
+    pd_record_classifier(t, form, arch, classes, pd_tape_input(t, "image", PD_F32, PD_SHAPE(1, h, w, 3)), NULL);
+    PD_TRY_DONE(pd_tape_status(t, err));
+    out->macs = pd_tape_macs(t, NULL);
+    out->params = (double)pd_params_elements(params, false);
+    for (const pd_node *n = pd_tape_nodes(t); layers && n; n = n->next)
+        printf("%-16s %-34s %-22s %12.3f\n", n->op->name, n->name, pd_shape_text(shape, n->out[0]->shape),
+               n->op->macs ? n->op->macs(n) / 1e6 : 0.0);
+done:
+    pd_tape_free(t);
+    pd_params_free(params);
+    return status;
+}
+
+/* The networks of the published tables, in their order. */
+static const char *const table_rows[] = {"resnet18",     "se_resnet18",  "ge_resnet18",  "ac_resnet18",   "pd_a_resnet18",
+                                         "pd_b_resnet18", "resnet50",    "se_resnet50",  "ge_resnet50",   "ac_resnet50",
+                                         "pd_a_resnet50", "pd_b_resnet50", "resnet34",   "resnet101",     "resnet152",
+                                         "pd_b_resnet34", "pd_b_resnet101", "pd_b_resnet152"};
+
+static pd_status print_table(bool json, pd_err *err)
+{
+    pd_json_writer *w = json ? pd_json_array() : NULL;
+    if (!json) printf("%-16s %8s %10s\n", "network", "GMAC", "M params");
+    for (size_t i = 0; i < sizeof table_rows / sizeof *table_rows; i++) {
+        pd_arch arch;
+        figures f;
+        pd_status status = pd_arch_parse(&arch, table_rows[i], NULL, err);
+        if (status == PD_OK) status = count(&f, PD_FORM_COUNT, arch, 1000, 224, 224, false, err);
+        if (status != PD_OK) {
+            pd_json_free(w);
+            return status;
+        }
+        if (!json) {
+            printf("%-16s %8.4f %10.4f\n", table_rows[i], f.macs / 1e9, f.params / 1e6);
+            continue;
+        }
+        pd_json_begin_object(w, NULL);
+        pd_json_put_string(w, "network", table_rows[i]);
+        pd_json_put_double(w, "gmac", f.macs / 1e9);
+        pd_json_put_double(w, "params", f.params);
+        pd_json_end(w);
+    }
+    if (!json) return PD_OK;
+    char *text;
+    pd_arena *arena = pd_arena_new();
+    const pd_status status = arena ? pd_json_finish(&text, w, true, arena, err) : PD_FAIL(err, PD_ENOMEM, "out of memory");
+    if (status == PD_OK) puts(text);
+    pd_arena_free(arena);
+    return status;
+}
+
+/* Median milliseconds of one image, folded, with made-up weights. */
+static pd_status time_folded(double *ms, pd_arch arch, const options *o, const pd_cli_args *args, pd_err *err)
+{
+    enum { RUNS = 21 };
+    double t[RUNS];
+    pd_device *device = NULL;
+    pd_classifier *c = NULL;
+    pd_classified y;
+    float *x = NULL;
+    pd_status status = PD_OK;
+    const pd_classifier_settings set = {.arch = arch, .classes = o->classes, .folded = true};
+    PD_TRY_DONE(pd_device_open(&device, args->device, args->threads, err));
+    PD_TRY_DONE(pd_classifier_new(&c, device, &set, err));
+    PD_TRY_DONE(pd_params_init(pd_classifier_params(c), 1, err));
+    x = calloc((size_t)o->size[0] * (size_t)o->size[1] * 3, sizeof *x);
+    if (!x) {
+        status = PD_FAIL(err, PD_ENOMEM, "out of memory for an image");
+        goto done;
+    }
+    for (int i = -3; i < RUNS; i++) {
+        const double start = pd_seconds();
+        PD_TRY_DONE(pd_classifier_run(c, PD_FORM_FOLDED, x, 1, o->size[1], o->size[0], &y, err));
+        if (i < 0) continue;
+        t[i] = 1e3 * (pd_seconds() - start);
+        for (int k = i; k > 0 && t[k] < t[k - 1]; k--) {
+            const double swap = t[k];
+            t[k] = t[k - 1];
+            t[k - 1] = swap;
+        }
+    }
+    *ms = t[RUNS / 2];
+done:
+    free(x);
+    pd_classifier_free(c);
+    pd_device_close(device);
+    return status;
+}
+
+static pd_status describe(pd_arch arch, const options *o, const pd_cli_args *args, pd_err *err)
+{
+    char name[32];
+    figures deployed, whole, folded;
+    double ms = 0;
+    if (o->layers) printf("%-16s %-34s %-22s %12s\n", "operation", "name", "output", "MMAC");
+    PD_TRY(count(&deployed, PD_FORM_COUNT, arch, o->classes, o->size[1], o->size[0], false, err));
+    PD_TRY(count(&whole, PD_FORM_EVAL, arch, o->classes, o->size[1], o->size[0], o->layers && !o->json, err));
+    PD_TRY(count(&folded, PD_FORM_FOLDED, arch, o->classes, o->size[1], o->size[0], false, err));
+    if (o->latency) PD_TRY(time_folded(&ms, arch, o, args, err));
+    pd_arch_name(name, arch);
+    if (o->json) {
+        char *text;
+        pd_json_writer *w = pd_json_object();
+        pd_json_put_string(w, "arch", name);
+        pd_json_put_string(w, "branches", pd_branches_text(arch.branches));
+        pd_json_put_int(w, "num_classes", o->classes);
+        pd_json_put_double(w, "gmac", deployed.macs / 1e9);
+        pd_json_put_double(w, "params", deployed.params);
+        pd_json_put_double(w, "training_gmac", whole.macs / 1e9);
+        pd_json_put_double(w, "training_params", whole.params);
+        pd_json_put_double(w, "stored_params", folded.params);
+        if (o->latency) pd_json_put_double(w, "latency_ms", ms);
+        pd_arena *arena = pd_arena_new();
+        const pd_status status = arena ? pd_json_finish(&text, w, true, arena, err) : PD_FAIL(err, PD_ENOMEM, "out of memory");
+        if (status == PD_OK) puts(text);
+        pd_arena_free(arena);
+        return status;
+    }
+    if (o->layers) putchar('\n');
+    printf("%s%s%s%s, %d classes, one image of %dx%d\n", name, arch.branches ? " (" : "", pd_branches_text(arch.branches),
+           arch.branches ? ")" : "", o->classes, o->size[0], o->size[1]);
+    printf("  as papers count it     %9.4f GMAC  %9.4f M parameters\n", deployed.macs / 1e9, deployed.params / 1e6);
+    printf("  in training form       %9.4f GMAC  %9.4f M parameters\n", whole.macs / 1e9, whole.params / 1e6);
+    printf("  folded, as stored      %9.4f GMAC  %9.4f M parameters  %.1f MB\n", folded.macs / 1e9, folded.params / 1e6,
+           folded.params * 4e-6);
+    if (o->latency) printf("  folded latency         %9.2f ms\n", ms);
+    return PD_OK;
+}
+
+static pd_status describe_file(const char *path, options *o, const pd_cli_args *args, pd_err *err)
+{
+    pd_st *file = NULL;
+    pd_model_meta meta;
+    pd_arena *arena = pd_arena_new();
+    if (!arena) return PD_FAIL(err, PD_ENOMEM, "out of memory");
+    pd_status status = pd_st_open(&file, path, err);
+    if (status == PD_OK) status = pd_model_meta_read(&meta, file, NULL, o->branches, 0, "classifier", arena, err);
+    if (status == PD_OK) {
+        if (!o->json)
+            printf("%s: a %s%s, %zu tensors\n", path, meta.folded ? "folded " : "", meta.type, pd_st_count(file));
+        o->classes = meta.classes;
+        status = describe(meta.arch, o, args, err);
+    }
+    pd_st_close(file);
+    pd_arena_free(arena);
+    return status;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    return strlen(text) >= strlen(end) && !strcmp(text + strlen(text) - strlen(end), end);
+}
+
+static pd_status describe_config(const char *path, options *o, const pd_cli_args *args, pd_err *err)
+{
+    pd_config *c = NULL;
+    pd_arch arch;
+    PD_TRY(pd_config_load(&c, path, err));
+    const char *name = pd_config_peek(c, "model.arch"), *branches = pd_config_peek(c, "model.branches");
+    if (!name) {
+        name = pd_config_peek(c, "model.backbone.arch");
+        branches = pd_config_peek(c, "model.backbone.branches");
+        if (name && !o->json) printf("%s: the backbone with a classifier's head\n", path);
+    }
+    pd_status status = name ? pd_arch_parse(&arch, name, branches, err) : PD_FAIL(err, PD_EFORMAT, "%s: names no architecture", path);
+    pd_config_free(c);
+    if (status == PD_OK) status = describe(arch, o, args, err);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    options o = {.size = {224, 224}, .classes = 1000};
+    const pd_opt opts[] = {
+        PD_OPT_FLAG(0, "table", &o.table, "the published table: GMAC and parameters of all networks"),
+        PD_OPT_SIZE(0, "input", "WxH", o.size, "size of the image (224)"),
+        PD_OPT_INT(0, "num-classes", "N", &o.classes, 1, 1000000, "classes (1000)"),
+        PD_OPT_STRING(0, "branches", "LIST", &o.branches, "s1,s2,skeleton,group or some of them"),
+        PD_OPT_FLAG(0, "layers", &o.layers, "every operation of the training form"),
+        PD_OPT_FLAG(0, "latency", &o.latency, "measure the folded network"),
+        PD_OPT_FLAG(0, "json", &o.json, "print JSON"),
+    };
+    const pd_cli cli = {.program = "pd_info",
+                        .usage = "ARCH|CONFIG.json|MODEL.safetensors",
+                        .about = "Layers, parameters and multiply-accumulates of a network.",
+                        .example = "pd_info pd_b_resnet50 --latency",
+                        .opts = opts,
+                        .n_opts = sizeof opts / sizeof *opts,
+                        .common = PD_CLI_DEVICE | PD_CLI_THREADS,
+                        .min_args = 0,
+                        .max_args = 1};
+    pd_cli_args args;
+    const int code = pd_cli_parse(&args, &cli, argc, argv);
+    if (code >= 0) return code;
+    if (!o.table && args.n_args != 1) {
+        pd_cli_free(&args);
+        return pd_cli_wrong(&cli, "an architecture, a configuration or a model is needed (or --table)");
+    }
+    pd_err err = PD_ERR_INIT;
+    pd_status status;
+    if (o.table) {
+        status = print_table(o.json, &err);
+    } else if (ends_with(args.args[0], ".json")) {
+        status = describe_config(args.args[0], &o, &args, &err);
+    } else if (ends_with(args.args[0], ".safetensors")) {
+        status = describe_file(args.args[0], &o, &args, &err);
+    } else {
+        pd_arch arch;
+        status = pd_arch_parse(&arch, args.args[0], o.branches, &err);
+        if (status == PD_OK) status = describe(arch, &o, &args, &err);
+    }
+    const int result = pd_cli_close_stdout(&cli, status == PD_OK ? 0 : pd_cli_fail(&cli, &err));
+    pd_cli_free(&args);
+    return result;
+}
