@@ -120,6 +120,13 @@ const pd_detector_settings *pd_detector_get(const pd_detector *d)
     return &d->set;
 }
 
+pd_status pd_detector_limit(pd_detector *d, int max_per_image, pd_err *err)
+{
+    if (max_per_image < 1) return PD_FAIL(err, PD_EINVAL, "at most %d detections per image: must be 1 or more", max_per_image);
+    d->set.test.max_per_image = max_per_image;
+    return PD_OK;
+}
+
 pd_form pd_detector_form(const pd_detector *d)
 {
     return d->set.folded ? PD_FORM_FOLDED : PD_FORM_FUSED;

@@ -35,6 +35,8 @@ pd_status pd_detector_new(pd_detector **out, pd_device *device, const pd_detecto
 void pd_detector_free(pd_detector *d); /* NULL allowed */
 pd_params *pd_detector_params(pd_detector *d);
 const pd_detector_settings *pd_detector_get(const pd_detector *d);
+/* Changes test.max_per_image. */
+pd_status pd_detector_limit(pd_detector *d, int max_per_image, pd_err *err);
 /* The form that is fastest for these parameters. */
 pd_form pd_detector_form(const pd_detector *d);
 /* Side lengths of a batch must be multiples of this. */
