@@ -8,7 +8,8 @@
 /* Collects area and tight box of a mask run by run. */
 typedef struct {
     uint32_t h, w, x, y; /* of the next pixel */
-    uint64_t pixels, area;
+    uint64_t area;
+    bool started, empty_runs;
     uint32_t low_x, high_x, low_y, high_y;
 } measure;
 
@@ -19,7 +20,12 @@ static void measure_begin(measure *m, uint32_t h, uint32_t w)
 
 static inline void measure_run(measure *m, uint32_t length, bool ones)
 {
-    if (!length) return;
+    if (!length) {
+        m->empty_runs |= m->started;
+        m->started = true;
+        return;
+    }
+    m->started = true;
     if (ones) {
         const uint32_t room = m->h - m->y; /* left in this column */
         if (m->low_x == UINT32_MAX) m->low_x = m->x;
@@ -35,7 +41,6 @@ static inline void measure_run(measure *m, uint32_t length, bool ones)
         }
         m->area += length;
     }
-    m->pixels += length;
     m->y += length;
     if (m->y >= m->h) {
         m->x += m->y / m->h;
@@ -43,9 +48,10 @@ static inline void measure_run(measure *m, uint32_t length, bool ones)
     }
 }
 
-static void measure_end(const measure *m, uint32_t *area, uint32_t box[4])
+static void measure_end(const measure *m, uint32_t *area, uint32_t box[4], bool *empty_runs)
 {
     *area = (uint32_t)m->area;
+    *empty_runs = m->empty_runs;
     memset(box, 0, 4 * sizeof *box);
     if (m->low_x == UINT32_MAX) return;
     box[0] = m->low_x;
@@ -59,12 +65,9 @@ static void finish(pd_mask *mask)
 {
     measure m;
     measure_begin(&m, mask->h, mask->w);
-    mask->empty_runs = false;
-    for (uint32_t j = 0, before = 0; j < mask->n; before = mask->ends[j++]) {
+    for (uint32_t j = 0, before = 0; j < mask->n; before = mask->ends[j++])
         measure_run(&m, mask->ends[j] - before, j & 1);
-        if (j && mask->ends[j] == before) mask->empty_runs = true;
-    }
-    measure_end(&m, &mask->area, mask->box);
+    measure_end(&m, &mask->area, mask->box, &mask->empty_runs);
 }
 
 /* ---- text -------------------------------------------------------------------------------------------------------- */
@@ -123,7 +126,7 @@ const char *pd_rle_scan(pd_rle_text *out, const char *text, size_t size, uint32_
     measure_begin(&m, h, w);
     if (walk_text(text, size, (uint64_t)h * w, NULL, &m, &fault) == SIZE_MAX) return fault;
     *out = (pd_rle_text){.text = text, .size = (uint32_t)size, .h = h, .w = w};
-    measure_end(&m, &out->area, out->box);
+    measure_end(&m, &out->area, out->box, &out->empty_runs);
     return NULL;
 }
 
@@ -138,8 +141,7 @@ pd_status pd_rle_unpack(pd_mask *mask, size_t *capacity, const pd_rle_text *text
     mask->n = (uint32_t)n;
     mask->area = text->area;
     memcpy(mask->box, text->box, sizeof mask->box);
-    mask->empty_runs = false;
-    for (size_t i = 1; i < n; i++) mask->empty_runs |= mask->ends[i] == mask->ends[i - 1];
+    mask->empty_runs = text->empty_runs;
     return PD_OK;
 }
 
@@ -366,13 +368,14 @@ static uint64_t shared_area(const uint32_t a[4], const uint32_t b[4])
     return x2 > x1 && y2 > y1 ? (x2 - x1) * (y2 - y1) : 0;
 }
 
-bool pd_mask_may_reach(uint32_t det_area, const uint32_t det_box[4], const pd_mask *object, bool crowd, double least)
+bool pd_mask_may_reach(const pd_rle_text *det, const pd_mask *object, bool crowd, double least)
 {
-    if (least <= 0) return true;
-    uint64_t most = shared_area(det_box, object->box);
-    if (most > det_area) most = det_area;
+    /* With empty runs the sweep may stop early, and the union come out smaller than the areas say. */
+    if (least <= 0 || det->empty_runs || object->empty_runs) return true;
+    uint64_t most = shared_area(det->box, object->box);
+    if (most > det->area) most = det->area;
     if (most > object->area) most = object->area;
-    const double whole = crowd ? (double)det_area : (double)det_area + (double)object->area - (double)most;
+    const double whole = crowd ? (double)det->area : (double)det->area + (double)object->area - (double)most;
     return (double)most >= least * whole * (1 - 1e-9);
 }
 

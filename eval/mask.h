@@ -24,6 +24,7 @@ typedef struct pd_rle_text {
     const char *text; /* not terminated; NULL: no such mask */
     uint32_t size, h, w, area;
     uint32_t box[4];
+    bool empty_runs;
 } pd_rle_text;
 
 /* Buffers that reading needs; zero to begin with, one a thread. */
@@ -62,6 +63,6 @@ pd_status pd_mask_polygon(pd_mask *mask, size_t *capacity, const double *xy, siz
  * where the boxes do not overlap, -1 where the sizes differ. */
 double pd_mask_overlap(const pd_mask *det, const pd_mask *object, bool crowd);
 /* False where the overlap cannot reach `least`, told by areas and boxes alone. */
-bool pd_mask_may_reach(uint32_t det_area, const uint32_t det_box[4], const pd_mask *object, bool crowd, double least);
+bool pd_mask_may_reach(const pd_rle_text *det, const pd_mask *object, bool crowd, double least);
 
 #endif

@@ -117,7 +117,7 @@ static bool masks(pd_match_scratch *s, const pd_match_setup *setup, const pd_coc
         const pd_coco_object *const o = &setup->gt->objects[places[g].object];
         s->overlaps[g] = -1;
         /* Packed masks tell by box and area whether unpacking is worth while. */
-        if (text && !pd_mask_may_reach(text->area, text->box, &o->mask, o->crowd_overlap, least)) continue;
+        if (text && !pd_mask_may_reach(text, &o->mask, o->crowd_overlap, least)) continue;
         if (!mask && !(mask = unpack(s, setup, item))) return false;
         s->overlaps[g] = pd_mask_overlap(mask, &o->mask, o->crowd_overlap);
     }
