@@ -136,6 +136,25 @@ static pd_status best_picks(lists *s, int limit, int *chosen)
     return PD_OK;
 }
 
+/* Suppression among the candidates; the best of the rest into out. */
+static pd_status finish(lists *s, const pd_postprocess_cfg *cfg, pd_detection *out, int *count)
+{
+    const pd_nms_cfg nms = {.iou = cfg->nms_iou, .exact = cfg->nms_exact, .max_keep = cfg->max_per_image};
+    const int n = (int)s->candidates;
+    PD_TRY(pd_grow(&s->work, &s->work_room, pd_nms_work(n, &nms), 1, NULL));
+    PD_TRY(pd_grow(&s->order, &s->order_room, (size_t)nms.max_keep, sizeof *s->order, NULL));
+    const int kept = pd_nms(s->order, s->box, s->score, s->label, n, &nms, s->work);
+    for (int i = 0; i < kept; i++)
+        out[i] = (pd_detection){s->box[s->order[i]], s->score[s->order[i]], s->label[s->order[i]]};
+    *count = kept;
+    return PD_OK;
+}
+
+static pd_box unscale(pd_box b, const pd_image_info *info)
+{
+    return (pd_box){b.x1 / info->scale_x, b.y1 / info->scale_y, b.x2 / info->scale_x, b.y2 / info->scale_y};
+}
+
 /* A level of one image. */
 typedef struct level {
     const float *logits, *deltas, *top;
@@ -151,7 +170,7 @@ static pd_box original_box(const job *j, const level *v, int anchor)
     memcpy(&t, v->deltas + 4 * (size_t)anchor, sizeof t);
     pd_anchor_fill(&reference, v->grid, v->first + anchor, v->first + anchor + 1);
     const pd_box b = pd_box_clip(&j->cfg->coder, pd_box_decode(&j->cfg->coder, reference, t), v->info->h, v->info->w);
-    return (pd_box){b.x1 / v->info->scale_x, b.y1 / v->info->scale_y, b.x2 / v->info->scale_x, b.y2 / v->info->scale_y};
+    return unscale(b, v->info);
 }
 
 static pd_status level_by_anchors(lists *s, const job *j, const level *v)
@@ -215,16 +234,7 @@ static pd_status detect(lists *s, const job *j, size_t image)
         s->picked = 0;
         PD_TRY((j->cfg->topk_mode == PD_TOPK_PAIRS ? level_by_pairs : level_by_anchors)(s, j, &v));
     }
-    const pd_nms_cfg nms = {.iou = j->cfg->nms_iou, .exact = j->cfg->nms_exact, .max_keep = j->cfg->max_per_image};
-    const int n = (int)s->candidates;
-    PD_TRY(pd_grow(&s->work, &s->work_room, pd_nms_work(n, &nms), 1, NULL));
-    PD_TRY(pd_grow(&s->order, &s->order_room, (size_t)nms.max_keep, sizeof *s->order, NULL));
-    const int kept = pd_nms(s->order, s->box, s->score, s->label, n, &nms, s->work);
-    pd_detection *out = j->out + image * (size_t)j->cfg->max_per_image;
-    for (int i = 0; i < kept; i++)
-        out[i] = (pd_detection){s->box[s->order[i]], s->score[s->order[i]], s->label[s->order[i]]};
-    j->count[image] = kept;
-    return PD_OK;
+    return finish(s, j->cfg, j->out + image * (size_t)j->cfg->max_per_image, &j->count[image]);
 }
 
 static void detect_images(void *arg, size_t begin, size_t end, int thread)
@@ -238,8 +248,7 @@ static void detect_images(void *arg, size_t begin, size_t end, int thread)
     }
 }
 
-static pd_status check(const pd_head_outputs *heads, const pd_image_info *info, const pd_postprocess_cfg *cfg,
-                       pd_err *err)
+static pd_status check_cfg(int n, const pd_image_info *info, const pd_postprocess_cfg *cfg, pd_err *err)
 {
     if (cfg->pre_nms < 1 || cfg->max_per_image < 1)
         return PD_FAIL(err, PD_EINVAL, "postprocess: pre_nms %d, max_per_image %d: expected at least 1", cfg->pre_nms,
@@ -247,12 +256,7 @@ static pd_status check(const pd_head_outputs *heads, const pd_image_info *info, 
     if (!(cfg->score_thresh >= 0) || !(cfg->nms_iou >= 0))
         return PD_FAIL(err, PD_EINVAL, "postprocess: score_thresh %g, nms_iou %g: expected at least 0",
                        (double)cfg->score_thresh, (double)cfg->nms_iou);
-    size_t pairs;
-    if (heads->n < 0 || heads->k < 1 || !pd_mul_fits((size_t)pd_anchor_count(heads->grid), (size_t)heads->k, &pairs) ||
-        pairs > INT32_MAX)
-        return PD_FAIL(err, PD_EINVAL, "postprocess: %d images of %d anchors with %d classes", heads->n,
-                       pd_anchor_count(heads->grid), heads->k);
-    for (int i = 0; i < heads->n; i++)
+    for (int i = 0; i < n; i++)
         if (!(info[i].scale_x > 0) || !(info[i].scale_y > 0))
             return PD_FAIL(err, PD_EINVAL, "postprocess: image %d has the scale factors %g and %g", i,
                            (double)info[i].scale_x, (double)info[i].scale_y);
@@ -262,7 +266,12 @@ static pd_status check(const pd_head_outputs *heads, const pd_image_info *info, 
 pd_status pd_postprocess(pd_detection *out, int *count, const pd_head_outputs *heads, const pd_image_info *info,
                          const pd_postprocess_cfg *cfg, pd_pool *pool, pd_err *err)
 {
-    PD_TRY(check(heads, info, cfg, err));
+    size_t pairs;
+    PD_TRY(check_cfg(heads->n, info, cfg, err));
+    if (heads->n < 0 || heads->k < 1 || !pd_mul_fits((size_t)pd_anchor_count(heads->grid), (size_t)heads->k, &pairs) ||
+        pairs > INT32_MAX)
+        return PD_FAIL(err, PD_EINVAL, "postprocess: %d images of %d anchors with %d classes", heads->n,
+                       pd_anchor_count(heads->grid), heads->k);
     const size_t n = (size_t)heads->n, anchors = n * (size_t)pd_anchor_count(heads->grid);
     job j = {.out = out, .count = count, .heads = heads, .info = info, .cfg = cfg};
     pd_status status = PD_OK;
@@ -279,4 +288,76 @@ pd_status pd_postprocess(pd_detection *out, int *count, const pd_head_outputs *h
     free(j.top);
     free(j.failed);
     return status;
+}
+
+/* ---- box heads ---- */
+
+typedef struct roi_job {
+    pd_detection *out;
+    int *count;
+    const pd_roi_outputs *heads;
+    const pd_image_info *info;
+    const pd_postprocess_cfg *cfg;
+    bool *failed; /* (n) out of memory */
+} roi_job;
+
+/* Class scores of a row: softmax of the mean logits. score: (k + 1). */
+static void row_scores(float *score, const roi_job *j, size_t row)
+{
+    const size_t k = (size_t)j->heads->k + 1;
+    float max = -INFINITY;
+    double sum = 0;
+    for (size_t c = 0; c < k; c++) {
+        float v = 0;
+        for (int s = 0; s < j->heads->stages; s++) v += j->heads->logits[s][row * k + c];
+        score[c] = v / (float)j->heads->stages;
+        if (score[c] > max) max = score[c];
+    }
+    for (size_t c = 0; c < k; c++) sum += (double)(score[c] = expf(score[c] - max));
+    for (size_t c = 0; c < k; c++) score[c] = (float)((double)score[c] / sum);
+}
+
+static pd_status detect_rois(lists *s, const roi_job *j, size_t image)
+{
+    const size_t m = (size_t)j->heads->m, k = (size_t)j->heads->k;
+    PD_TRY(pd_grow(&s->pick_score, &s->pick_score_room, k + 1, sizeof *s->pick_score, NULL));
+    for (size_t r = image * m; r < image * m + (size_t)j->heads->count[image]; r++) {
+        row_scores(s->pick_score, j, r);
+        for (size_t c = 0; c < k; c++)
+            if (s->pick_score[c] > j->cfg->score_thresh)
+                PD_TRY(add_candidate(s, unscale(j->heads->boxes[r], &j->info[image]), s->pick_score[c], (int)c));
+    }
+    return finish(s, j->cfg, j->out + image * (size_t)j->cfg->max_per_image, &j->count[image]);
+}
+
+static void detect_roi_images(void *arg, size_t begin, size_t end, int thread)
+{
+    const roi_job *j = arg;
+    (void)thread;
+    for (size_t i = begin; i < end; i++) {
+        lists s = {0};
+        j->failed[i] = detect_rois(&s, j, i) != PD_OK;
+        free_lists(&s);
+    }
+}
+
+pd_status pd_postprocess_rois(pd_detection *out, int *count, const pd_roi_outputs *heads, const pd_image_info *info,
+                              const pd_postprocess_cfg *cfg, pd_pool *pool, pd_err *err)
+{
+    size_t pairs;
+    PD_TRY(check_cfg(heads->n, info, cfg, err));
+    if (heads->n < 0 || heads->m < 0 || heads->k < 1 || heads->stages < 1 || heads->stages > PD_MAX_STAGES ||
+        !pd_mul_fits((size_t)heads->m, (size_t)heads->k, &pairs) || pairs > INT32_MAX)
+        return PD_FAIL(err, PD_EINVAL, "postprocess: %d images of %d rows with %d classes in %d stages", heads->n,
+                       heads->m, heads->k, heads->stages);
+    for (int i = 0; i < heads->n; i++)
+        if (heads->count[i] < 0 || heads->count[i] > heads->m)
+            return PD_FAIL(err, PD_EINVAL, "postprocess: image %d has %d rows, the room is %d", i, heads->count[i],
+                           heads->m);
+    roi_job j = {out, count, heads, info, cfg, calloc((size_t)heads->n + 1, sizeof *j.failed)};
+    bool ok = j.failed != NULL;
+    if (ok) pd_parallel_each(pool, (size_t)heads->n, detect_roi_images, &j);
+    for (int i = 0; i < heads->n && ok; i++) ok = !j.failed[i];
+    free(j.failed);
+    return ok ? PD_OK : PD_FAIL(err, PD_ENOMEM, "out of memory for the detections of %d images", heads->n);
 }

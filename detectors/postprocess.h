@@ -1,6 +1,6 @@
-/* postprocess.h: from RetinaNet's head outputs to detections in pixels of the original image.
+/* postprocess.h: from head outputs to detections in pixels of the original image.
  *
- * Per image (mmdetection's order of steps):
+ * RetinaNet, per image (mmdetection's order of steps):
  *   1. per level with more than pre_nms anchors: the pre_nms anchors with the largest score over all classes, sorted by
  *      it; smaller levels entire, in grid order. score = 1 / (1 + e^-logit)
  *   2. boxes decoded from the anchors, clipped to the image, divided by the image's scale factors
@@ -8,6 +8,9 @@
  *   4. class-wise non-maximum suppression (nms.h), then the best max_per_image over all classes, by score descending
  * topk_mode PD_TOPK_PAIRS is the order of later mmdetection releases: step 3 first, then the pre_nms best pairs of each
  * level. Equal scores: the lower index (level, cell, anchor, class) first.
+ *
+ * Box heads (Cascade R-CNN), per image: the logits of all stages are averaged, one softmax over classes and background
+ * is taken, then steps 3 and 4.
  *
  * Plain functions over host memory; no sigmoid is taken where the logit already decides. Images and anchors are shared
  * out to the pool's threads, the result does not depend on them. */
@@ -47,8 +50,22 @@ typedef struct pd_head_outputs {
 } pd_head_outputs;
 
 /* out: (n, max_per_image), of which the first count[i] rows of image i are set. info: (n); h, w, scale_x, scale_y are
- * read. PD_EINVAL for impossible settings, PD_ENOMEM. */
+ * read. PD_EINVAL for impossible settings (nothing is written), PD_ENOMEM (out and count are undefined). */
 pd_status pd_postprocess(pd_detection *out, int *count, const pd_head_outputs *heads, const pd_image_info *info,
                          const pd_postprocess_cfg *cfg, pd_pool *pool, pd_err *err);
+
+#define PD_MAX_STAGES 8
+
+/* Outputs of a box head for m rows per image, of which the first count[i] are used. */
+typedef struct pd_roi_outputs {
+    int n, m, k, stages;
+    const int *count;                   /* (n) */
+    const float *logits[PD_MAX_STAGES]; /* (n, m, k + 1) of each stage, background last */
+    const pd_box *boxes;                /* (n, m) final boxes, decoded and clipped, in pixels of the resized image */
+} pd_roi_outputs;
+
+/* As above; of cfg, score_thresh, nms_iou, nms_exact and max_per_image are read. */
+pd_status pd_postprocess_rois(pd_detection *out, int *count, const pd_roi_outputs *heads, const pd_image_info *info,
+                              const pd_postprocess_cfg *cfg, pd_pool *pool, pd_err *err);
 
 #endif
