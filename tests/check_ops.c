@@ -8,7 +8,7 @@
 
 #include <time.h>
 
-static const check_family *const families[] = {&check_losses};
+static const check_family *const families[] = {&check_losses, &check_detection};
 
 /* ---- operations that exist for the test only ---- */
 

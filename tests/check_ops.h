@@ -103,6 +103,7 @@ typedef struct check_family {
     int count;
 } check_family;
 
-extern const check_family check_losses; /* tests/ops_loss.c */
+extern const check_family check_losses;    /* tests/ops_loss.c */
+extern const check_family check_detection; /* tests/ops_detect.c */
 
 #endif
