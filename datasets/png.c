@@ -50,12 +50,31 @@ static pd_status make_rows(job *j, const pd_image *image, pd_err *err)
 /* ---- reading ------------------------------------------------------------------------------------------------------
  */
 
+/* libpng makes room for a whole chunk before it reads one: none up to the pixels may be longer than the file. */
+static pd_status check_chunks(pd_bytes file, pd_err *err)
+{
+    bool pixels = false;
+    for (size_t at = 8;;) {
+        if (file.size - at < 12) return PD_FAIL(err, PD_EFORMAT, "damaged PNG: the file ends early");
+        const unsigned char *p = file.data + at;
+        const size_t length = (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
+        const bool is_pixels = !memcmp(p + 4, "IDAT", 4);
+        if ((pixels && !is_pixels) || !memcmp(p + 4, "IEND", 4)) return PD_OK;
+        if (length > file.size - at - 12) return PD_FAIL(err, PD_EFORMAT, "damaged PNG: the file ends early");
+        pixels = is_pixels;
+        at += 12 + length;
+    }
+}
+
 static pd_status read_header(job *j, const pd_image_options *options, int *h, int *w, pd_err *err)
 {
+    /* Texts and the like could be compressed a thousandfold: not read. */
+    static const png_byte skipped[] = "tEXt\0zTXt\0iTXt\0sPLT\0hIST\0eXIf\0tIME\0pHYs\0oFFs\0pCAL\0sCAL";
+    PD_TRY(check_chunks(j->file, err));
     png_set_read_fn(j->png, j, read_bytes);
     png_set_user_limits(j->png, PNG_UINT_31_MAX, PNG_UINT_31_MAX); /* ours is on the product */
-    png_set_chunk_cache_max(j->png, 1000);
-    png_set_chunk_malloc_max(j->png, 64u << 20);
+    png_set_keep_unknown_chunks(j->png, PNG_HANDLE_CHUNK_NEVER, skipped, (int)(sizeof skipped / 5));
+    png_set_chunk_malloc_max(j->png, 16u << 20);
     png_read_info(j->png, j->info);
     const png_uint_32 width = png_get_image_width(j->png, j->info), height = png_get_image_height(j->png, j->info);
     PD_TRY(pd_image_check_size(width, height, options->max_pixels, err));

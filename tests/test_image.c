@@ -4,6 +4,7 @@
 #include "tests/md5.h"
 #include "tests/pd_test.h"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 static pd_arena *arena;
@@ -262,6 +263,9 @@ int main(void)
     test_exif();
     test_damage();
     test_encode();
+    struct rusage use;
+    getrusage(RUSAGE_SELF, &use);
+    PD_CHECK_MSG(use.ru_maxrss < 1 << 20, "%ld KiB were resident", use.ru_maxrss);
     pd_arena_free(arena);
     return pd_test_end();
 }
