@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define NUMBER_LENGTH 63 /* what cJSON reads of a number */
+#define FEW_KEYS 32      /* sorted without the heap */
 
 struct pd_json_doc {
     char *name, *text; /* text: a copy, for line numbers; 0-terminated */
@@ -310,13 +311,13 @@ static int by_key(const void *a, const void *b)
 /* Sorts the object's keys and looks at neighbours. */
 static pd_status check_keys(const pd_json_doc *doc, const cJSON *object, pd_err *err)
 {
-    const cJSON *few[32], **keys = few;
+    const cJSON *few[FEW_KEYS], **keys = few;
     const size_t n = pd_json_count(object);
-    if (n > sizeof few / sizeof *few && !(keys = malloc(n * sizeof *keys)))
+    if (n > FEW_KEYS && !(keys = malloc(n * sizeof(const cJSON *))))
         return PD_FAIL(err, PD_ENOMEM, "%s: out of memory", doc->name);
     size_t i = 0;
     for (const cJSON *v = object->child; v; v = v->next) keys[i++] = v;
-    qsort((void *)keys, n, sizeof *keys, by_key);
+    qsort((void *)keys, n, sizeof(const cJSON *), by_key);
     pd_status status = PD_OK;
     for (i = 1; i < n && status == PD_OK; i++) {
         if (by_key(&keys[i - 1], &keys[i]) != 0) continue;
@@ -355,7 +356,7 @@ static pd_status parse(pd_json_doc **out, const char *name, char *text, size_t s
         status = PD_FAIL(err, PD_ENOMEM, "%s: out of memory", name);
         goto done;
     }
-    if (size >= 3 && !memcmp(text, "\xef\xbb\xbf", 3)) memcpy(text, "   ", 3); /* a byte order mark */
+    if (size >= 3 && !memcmp(text, "\xef\xbb\xbf", 3)) memset(text, ' ', 3); /* a byte order mark */
     scan s = {.text = text, .size = size};
     if (!scan_value(&s, SIZE_MAX)) {
         status = PD_FAIL(err, PD_EFORMAT, "%s:%zu: %s", name, line_of(text, s.at), s.fault);
@@ -500,11 +501,15 @@ static pd_status need(const cJSON **out, const pd_json_doc *doc, const pd_json *
                       pd_json_kind kind, const char *wanted, pd_err *err)
 {
     const cJSON *v = pd_json_member(object, key);
-    if (!v) return pd_json_fail(doc, object, err, "key \"%s\" is missing (%s)", key, wanted);
+    if (!v) {
+        pd_json_fail(doc, object, err, "key \"%s\" is missing (%s)", key, wanted);
+        return PD_EFORMAT;
+    }
     if (pd_json_type(v) != kind) {
         char what[128];
         pd_json_describe(what, sizeof what, v);
-        return pd_json_fail(doc, v, err, "is %s, expected %s", what, wanted);
+        pd_json_fail(doc, v, err, "is %s, expected %s", what, wanted);
+        return PD_EFORMAT;
     }
     *out = v;
     return PD_OK;

@@ -193,7 +193,7 @@ static pd_status print(char **out, const pd_json_writer *w, bool pretty, pd_aren
         if (pretty)
             tidy(copy, text);
         else
-            memcpy(copy, text, length);
+            memcpy(copy, text, length + 1);
         *out = copy;
     }
     cJSON_free(text);

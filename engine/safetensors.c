@@ -362,7 +362,7 @@ pd_status pd_st_read_i64(int64_t *out, const pd_st *st, const pd_st_tensor *t, p
             break;
         }
         case PD_ST_U8: out[i] = t->data[i]; break;
-        case PD_ST_I8: out[i] = (int8_t)t->data[i]; break;
+        case PD_ST_I8: out[i] = t->data[i] < 128 ? t->data[i] : t->data[i] - 256; break;
         case PD_ST_BOOL: out[i] = t->data[i] != 0; break;
         case PD_ST_F32:
         case PD_ST_F64:

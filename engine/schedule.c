@@ -39,7 +39,11 @@ double pd_schedule_lr(const pd_schedule *s, double base, int64_t epoch, int64_t 
     double lr = base;
     switch (s->type) {
     case PD_SCHEDULE_CONSTANT: break;
-    case PD_SCHEDULE_STEP: lr = base * pow(s->gamma, (double)(t / s->every)); break;
+    case PD_SCHEDULE_STEP: {
+        const int64_t drops = t / s->every;
+        lr = base * pow(s->gamma, (double)drops);
+        break;
+    }
     case PD_SCHEDULE_MULTISTEP: {
         int drops = 0;
         while (drops < s->n_milestones && s->milestones[drops] <= t) drops++;

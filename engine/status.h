@@ -33,7 +33,12 @@ pd_status pd_err_context(pd_err *err, const char *fmt, ...) __attribute__((forma
 /* "invalid argument", "out of memory", ...; never NULL. */
 const char *pd_status_text(pd_status code);
 
-#define PD_FAIL(err, code, ...) pd_fail((err), (code), __VA_ARGS__)
+/* The same as an expression that compilers and analysers see to be `code`: behind PD_TRY, results are set. */
+#define PD_FAIL(err, code, ...) (pd_fail((err), (code), __VA_ARGS__), pd_status_same(code))
+static inline pd_status pd_status_same(pd_status code)
+{
+    return code;
+}
 
 /* Forward a failure as it is. */
 #define PD_TRY(expr)                                                                                                   \

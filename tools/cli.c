@@ -373,7 +373,7 @@ static volatile sig_atomic_t stop_asked;
 static void on_stop(int signal_number)
 {
     stop_asked = 1;
-    signal(signal_number, SIG_DFL); /* the second one kills */
+    (void)signal(signal_number, SIG_DFL); /* the second one kills */
 }
 
 void pd_cli_catch_stop(void)

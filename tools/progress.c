@@ -33,7 +33,7 @@ void pd_duration_text(char out[32], double seconds)
         snprintf(out, 32, "%lld s", s);
     else if (s < 3600)
         snprintf(out, 32, "%lld:%02lld", s / 60, s % 60);
-    else if (s < 48 * 3600)
+    else if (s < 48LL * 3600)
         snprintf(out, 32, "%lld:%02lld:%02lld", s / 3600, s / 60 % 60, s % 60);
     else
         snprintf(out, 32, "%lld d %02lld h", s / 86400, s / 3600 % 24);
@@ -100,7 +100,7 @@ static void draw_bar(pd_progress *p, int64_t done, const char *text)
     /* Never wider than the window, or the line would wrap and could not be drawn over. */
     if ((int)strlen(line) >= columns) line[columns - 1] = '\0';
     fprintf(p->out, "\r%s\033[K", line);
-    fflush(p->out);
+    (void)fflush(p->out);
     p->drawn = true;
 }
 
@@ -128,7 +128,7 @@ void pd_progress_line(pd_progress *p, const char *fmt, ...)
     vfprintf(p->out, fmt, args);
     va_end(args);
     fputc('\n', p->out);
-    fflush(p->out);
+    (void)fflush(p->out);
     p->next = 0; /* the bar comes back with the next update */
     if (!p->terminal) p->next = pd_seconds() + ON_PIPE;
 }
@@ -142,6 +142,6 @@ void pd_progress_end(pd_progress *p, int64_t done)
     pd_duration_text(time, passed);
     erase(p);
     fprintf(p->out, "%s: %lld %s in %s (%s)\n", p->title, (long long)done, p->unit, time, rate);
-    fflush(p->out);
+    (void)fflush(p->out);
     p->out = NULL;
 }
