@@ -148,6 +148,35 @@ static inline bool is_digit(unsigned char c)
     return (unsigned)(c - '0') < 10;
 }
 
+/* Eight digits at once (after Lemire's "Quickly parsing eight digits"); false where they are not all digits. */
+static inline bool eight_digits(uint64_t *m, const unsigned char *p)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    uint64_t v;
+    memcpy(&v, p, 8);
+    if (((v & 0xf0f0f0f0f0f0f0f0u) | ((v + 0x0606060606060606u) & 0xf0f0f0f0f0f0f0f0u) >> 4) != 0x3333333333333333u)
+        return false;
+    v = (v & 0x0f0f0f0f0f0f0f0fu) * 2561 >> 8;
+    v = (v & 0x00ff00ff00ff00ffu) * 6553601 >> 16;
+    v = (v & 0x0000ffff0000ffffu) * 42949672960001u >> 32;
+    *m = *m * 100000000 + v;
+    return true;
+#else
+    (void)m;
+    (void)p;
+    return false;
+#endif
+}
+
+static inline const unsigned char *read_digits(uint64_t *m, const unsigned char *p, const unsigned char *end)
+{
+    while (end - p >= 8 && eight_digits(m, p)) p += 8;
+    uint64_t v = *m;
+    while (p < end && is_digit(*p)) v = v * 10 + (uint64_t)(*p++ - '0');
+    *m = v;
+    return p;
+}
+
 static size_t read_name(pd_js_num *out, const unsigned char *at, const unsigned char *end)
 {
     static const struct {
@@ -199,8 +228,7 @@ size_t pd_js_read_number(pd_js_num *out, const unsigned char *at, const unsigned
     const unsigned char *fraction = p, *fraction_end = p;
     if (p < end && *p == '.') {
         fraction = ++p;
-        while (p < end && is_digit(*p)) m = m * 10 + (uint64_t)(*p++ - '0');
-        fraction_end = p;
+        fraction_end = p = read_digits(&m, p, end);
         if (fraction == fraction_end) return 0; /* "1." */
     }
     long long exponent = 0;

@@ -7,10 +7,16 @@ typedef struct pd_scored {
     uint32_t index;
 } scored;
 
+typedef struct pd_sorted_fate {
+    pd_match fate;
+    uint32_t rank, at;
+} sorted_fate;
+
 void pd_accumulate_scratch_free(pd_accumulate_scratch *s)
 {
     free(s->sorted);
     free(s->spare);
+    free(s->fates);
     free(s->hits);
     free(s->hit_at);
     free(s->precision);
@@ -88,32 +94,44 @@ pd_status pd_accumulate_sort(pd_accumulate_scratch *s, const pd_matched_list *li
 
 /* ---- one area range and limit ----------------------------------------------------------------------------------- */
 
-/* Walks the sorted list and writes down, for each threshold, where its true positives are: hits[t][k] is how many
- * detections that are not ignored there were up to true positive k, that one included. Precision can only rise at a
- * true positive, so no other place matters. Returns the place of the first detection, or UINT32_MAX of an empty list.
+/* The sorted list without what is ignored at every threshold in this area. Returns its length; *most: its highest rank.
  */
-static uint32_t find_hits(const pd_accumulate_scratch *s, const pd_accumulate_setup *setup, const pd_matched_list *list,
-                          size_t area, size_t limit, size_t room, uint32_t *n_hits)
+static size_t list_fates(const pd_accumulate_scratch *s, const pd_accumulate_setup *setup, const pd_matched_list *list,
+                         size_t area, uint32_t *most)
 {
     const size_t T = setup->n_thresholds;
     const uint32_t all = T < 32 ? (1u << T) - 1 : UINT32_MAX;
-    uint32_t ignored[PD_MATCH_THRESHOLDS] = {0}, seen = 0, first = UINT32_MAX;
-    memset(n_hits, 0, T * sizeof *n_hits);
+    size_t n = 0;
+    *most = 0;
     for (size_t i = 0; i < s->n_sorted; i++) {
         const uint32_t at = s->sorted[i].index;
-        if (list->ranks[at] >= limit) continue;
-        if (first == UINT32_MAX) first = at;
         const pd_match fate = list->matches[at * setup->n_areas + area];
-        if (fate.ignored == all) continue;
+        s->fates[n] = (sorted_fate){fate, list->ranks[at], at};
+        n += fate.ignored != all;
+        *most = fate.ignored != all && list->ranks[at] > *most ? list->ranks[at] : *most;
+    }
+    return n;
+}
+
+/* Walks the list and writes down, for each threshold, where its true positives are: hits[t][k] is how many detections
+ * that are not ignored there were up to true positive k, that one included. Precision can only rise at a true positive,
+ * so no other place matters. */
+static void find_hits(const pd_accumulate_scratch *s, size_t n_fates, size_t n_thresholds, size_t limit, size_t room,
+                      uint32_t *n_hits)
+{
+    uint32_t ignored[PD_MATCH_THRESHOLDS] = {0}, seen = 0;
+    memset(n_hits, 0, n_thresholds * sizeof *n_hits);
+    for (size_t i = 0; i < n_fates; i++) {
+        const sorted_fate *const f = &s->fates[i];
+        if (f->rank >= limit) continue;
         seen++;
-        for (uint32_t bits = fate.ignored; bits; bits &= bits - 1) ignored[__builtin_ctz(bits)]++;
-        for (uint32_t bits = fate.matched & ~fate.ignored; bits; bits &= bits - 1) {
+        for (uint32_t bits = f->fate.ignored; bits; bits &= bits - 1) ignored[__builtin_ctz(bits)]++;
+        for (uint32_t bits = f->fate.matched & ~f->fate.ignored; bits; bits &= bits - 1) {
             const size_t t = (size_t)__builtin_ctz(bits), k = t * room + n_hits[t]++;
             s->hits[k] = seen - ignored[t];
-            s->hit_at[k] = at;
+            s->hit_at[k] = f->at;
         }
     }
-    return first;
 }
 
 /* Reads precision and score off at the recalls. need[r]: the true positive (from 1) whose recall reaches threshold r.
@@ -161,6 +179,9 @@ pd_status pd_accumulate(pd_accumulate_scratch *s, const pd_accumulate_setup *set
 {
     const size_t T = setup->n_thresholds, R = setup->n_recall, M = setup->n_limits;
     PD_TRY(pd_grow(&s->need, &s->need_capacity, R, sizeof *s->need, err));
+    PD_TRY(pd_grow(&s->fates, &s->fates_capacity, s->n_sorted + 1, sizeof *s->fates, err));
+    /* The best detection of all is the best of its image, so it is within every limit. */
+    const uint32_t first = s->n_sorted ? s->sorted[0].index : UINT32_MAX;
     for (size_t a = 0; a < setup->n_areas; a++) {
         const size_t n = to_find[a];
         if (!n) continue;
@@ -169,10 +190,18 @@ pd_status pd_accumulate(pd_accumulate_scratch *s, const pd_accumulate_setup *set
         PD_TRY(pd_grow(&s->hit_at, &s->hit_at_capacity, room * T, sizeof *s->hit_at, err));
         PD_TRY(pd_grow(&s->precision, &s->precision_capacity, room, sizeof *s->precision, err));
         find_needs(s->need, setup->recall_thrs, R, n);
+        uint32_t most;
+        const size_t n_fates = list_fates(s, setup, list, a, &most);
         for (size_t m = 0; m < M; m++) {
+            const size_t base = (a * M + m) * setup->n_iou + setup->first_threshold, before = base - setup->n_iou;
+            if (m > 0 && most < setup->limits[m - 1]) { /* the limit before kept everything */
+                memcpy(recall + base, recall + before, T * sizeof *recall);
+                memcpy(precision + base * R, precision + before * R, T * R * sizeof *precision);
+                if (scores) memcpy(scores + base * R, scores + before * R, T * R * sizeof *scores);
+                continue;
+            }
             uint32_t n_hits[PD_MATCH_THRESHOLDS];
-            const uint32_t first = find_hits(s, setup, list, a, setup->limits[m], room, n_hits);
-            const size_t base = (a * M + m) * setup->n_iou + setup->first_threshold;
+            find_hits(s, n_fates, T, setup->limits[m], room, n_hits);
             for (size_t t = 0; t < T; t++) {
                 recall[base + t] = (double)n_hits[t] / (double)n;
                 read_off(s, setup, list, s->hits + t * room, s->hit_at + t * room, n_hits[t], first,

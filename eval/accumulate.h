@@ -24,7 +24,8 @@ typedef struct pd_accumulate_setup {
 
 typedef struct pd_accumulate_scratch {
     struct pd_scored *sorted, *spare; /* the list by score */
-    size_t sorted_capacity, spare_capacity;
+    struct pd_sorted_fate *fates;     /* of one area, by score */
+    size_t sorted_capacity, spare_capacity, fates_capacity;
     uint32_t *hits;    /* per threshold: detections seen so far, at each true positive */
     uint32_t *hit_at;  /* and its place in the sorted list */
     double *precision; /* of one threshold, at its true positives */

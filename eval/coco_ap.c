@@ -32,6 +32,8 @@ typedef struct {
     const pd_coco_place *places; /* by class, image, in pycocotools' order */
     pd_coco_place *own_places;   /* where they are not the ground truth's own */
     size_t *place_start;         /* (n_classes + 1) */
+    pd_match_object *objects;    /* of the places */
+    uint8_t *ignore;             /* (places, A) */
     size_t *to_find;             /* (n_classes, A) */
 
     /* One batch of matched detections: slots first_item .. of items. */
@@ -337,7 +339,7 @@ done:
 static pd_status gather_places(evaluation *e, pd_err *err)
 {
     const pd_coco_gt *const gt = e->gt;
-    if (!e->image_in && !e->params.categories && !e->params.no_categories) {
+    if (!e->image_in && !e->params.categories && !e->params.no_categories && !gt->unlisted_places) {
         e->places = gt->places;
         e->place_start = gt->category_start;
         return PD_OK;
@@ -356,8 +358,12 @@ static pd_status gather_places(evaluation *e, pd_err *err)
     for (size_t i = 0; i < gt->n_places; i++) {
         const pd_coco_place place = gt->places[i];
         const pd_coco_object *const o = &gt->objects[place.object];
-        /* An object is looked for where it is listed, and filed where it belongs: both must take part. */
-        if (!listed(e, place.image, place.category) || !listed(e, o->image, o->category)) continue;
+        /* An object is looked for where it is listed, and filed where it belongs: both must take part. Without
+         * categories it is looked for by image alone. */
+        if (e->image_in && !e->image_in[place.image]) continue;
+        if (!e->params.no_categories && (place.category == PD_COCO_NONE || e->class_of[place.category] == PD_COCO_NONE))
+            continue;
+        if (!listed(e, o->image, o->category)) continue;
         e->own_places[n++] = place;
         e->place_start[e->class_of[o->category] + 1] = n;
     }
@@ -410,16 +416,27 @@ static pd_status check_object(const evaluation *e, size_t at, pd_err *err)
     return PD_OK;
 }
 
-static pd_status count_objects(evaluation *e, pd_err *err)
+static pd_status gather_objects(evaluation *e, pd_err *err)
 {
-    const size_t A = e->params.n_areas;
+    const size_t A = e->params.n_areas, n = e->place_start[e->n_classes];
     PD_TRY(PD_ALLOC(&e->to_find, e->result->memory, e->n_classes * A, err));
+    e->objects = malloc((n + 1) * sizeof *e->objects);
+    e->ignore = malloc(n * A + 1);
+    if (!e->objects || !e->ignore) return PD_FAIL(err, PD_ENOMEM, "out of memory: %zu objects", n);
     for (size_t k = 0; k < e->n_classes; k++) {
         for (size_t i = e->place_start[k]; i < e->place_start[k + 1]; i++) {
             PD_TRY(check_object(e, e->places[i].object, err));
             const pd_coco_object *const o = &e->gt->objects[e->places[i].object];
-            for (size_t a = 0; a < A; a++)
-                e->to_find[k * A + a] += !pd_match_ignored(o, e->params.type, e->params.areas[a]);
+            pd_match_object *const out = &e->objects[i];
+            *out = (pd_match_object){.object = e->places[i].object,
+                                     .image = o->image,
+                                     .crowd_overlap = o->crowd_overlap,
+                                     .id_zero = o->id_zero};
+            memcpy(out->bbox, o->bbox, sizeof out->bbox);
+            for (size_t a = 0; a < A; a++) {
+                e->ignore[i * A + a] = pd_match_ignored(o, e->params.type, e->params.areas[a]);
+                e->to_find[k * A + a] += !e->ignore[i * A + a];
+            }
         }
         e->result->categories[k].objects = e->to_find[k * A];
         e->result->objects += e->to_find[k * A];
@@ -457,7 +474,7 @@ static size_t first_place(const evaluation *e, size_t class_index, uint32_t imag
     size_t low = e->place_start[class_index], high = e->place_start[class_index + 1];
     while (low < high) {
         const size_t middle = low + (high - low) / 2;
-        if (e->gt->objects[e->places[middle].object].image < image)
+        if (e->objects[middle].image < image)
             low = middle + 1;
         else
             high = middle;
@@ -477,13 +494,14 @@ static void match_segment(void *arg, size_t begin, size_t end, int thread)
         const uint32_t image = e->items[i]->image;
         size_t n = 1, m = 0;
         while (i + n < s.end && e->items[i + n]->image == image) n++;
-        while (place < last_place && e->gt->objects[e->places[place].object].image < image) place++;
-        while (place + m < last_place && e->gt->objects[e->places[place + m].object].image == image) m++;
+        for (size_t ahead = i + n; ahead < i + n + 16 && ahead < s.end; ahead++) __builtin_prefetch(e->items[ahead]);
+        while (place < last_place && e->objects[place].image < image) place++;
+        while (place + m < last_place && e->objects[place + m].image == image) m++;
         const size_t slot = i - e->first_item;
         uint32_t *const order = e->orders + slot;
         scratch->cell = i;
-        const size_t kept =
-            pd_match_cell(scratch, &e->match, e->items + i, n, e->places + place, m, order, e->matches + slot * A);
+        const size_t kept = pd_match_cell(scratch, &e->match, e->items + i, n, e->objects + place,
+                                          e->ignore + place * A, m, order, e->matches + slot * A);
         for (size_t rank = 0; rank < n; rank++) {
             e->ranks[slot + rank] = rank < kept ? (uint32_t)rank : PD_NO_RANK;
             e->scores[slot + rank] = rank < kept ? e->items[i + order[rank]]->score : 0;
@@ -611,6 +629,8 @@ static pd_status run(evaluation *e, pd_err *err)
                                               .n_areas = A,
                                               .limits = r->limits,
                                               .n_limits = r->n_limits};
+        e->match.least = 1;
+        for (size_t t = 0; t < n; t++) e->match.least = fmin(e->match.least, pd_match_floor(e->match.thresholds[t]));
         PD_TRY(run_round(e, err));
     }
     for (size_t k = 0; k < e->n_classes; k++) r->detections += r->categories[k].detections;
@@ -625,7 +645,7 @@ static pd_status evaluate(evaluation *e, const pd_coco_params *params, pd_err *e
     PD_TRY(check_items(e, err));
     PD_TRY(gather_items(e, err));
     PD_TRY(gather_places(e, err));
-    PD_TRY(count_objects(e, err));
+    PD_TRY(gather_objects(e, err));
     PD_TRY(make_scratch(e, err));
     PD_TRY(run(e, err));
     return pd_coco_summarize(e->result, err);
@@ -639,6 +659,8 @@ static void release(evaluation *e)
     }
     free(e->items);
     free(e->own_places);
+    free(e->objects);
+    free(e->ignore);
     free(e->scores);
     free(e->ranks);
     free(e->orders);

@@ -32,7 +32,7 @@ typedef struct pd_coco_object {
  */
 typedef struct pd_coco_place {
     uint32_t object;          /* index of the object that is found here; it is filed under its own image and category */
-    uint32_t image, category; /* under which it is listed */
+    uint32_t image, category; /* under which it is listed; category PD_COCO_NONE: found only without categories */
 } pd_coco_place;
 
 /* Ids of categories that an image lists (LVIS), as category indexes: items[start[i] .. start[i + 1]) for image i. */
@@ -52,6 +52,7 @@ struct pd_coco_gt {
     pd_coco_id_table image_table, category_table;
     pd_coco_object *objects; /* (n_objects) file order */
     pd_coco_raw_id *ids;     /* (n_objects) annotation ids, for messages */
+    bool unlisted_places;    /* some place has no category */
     pd_coco_place *places;   /* by the object's category, its image, then in the order pycocotools meets them */
     size_t *category_start;  /* (n_categories + 1) into places */
     pd_arena **parts;        /* (n_parts) keypoints and masks of the objects */
@@ -96,6 +97,8 @@ typedef struct pd_coco_block {
     pd_coco_raw_id first_unknown[3]; /* image ids */
     size_t first_unknown_at[3];      /* byte offsets */
     size_t first_unknown_record;
+    pd_coco_raw_id before; /* image id of the last record, and its index */
+    uint32_t before_image;
     bool box_areas;
     bool descending_image; /* image indexes go down somewhere */
     uint32_t last_image;

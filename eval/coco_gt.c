@@ -513,8 +513,9 @@ static pd_status order_places(pd_coco_gt *gt, pd_err *err)
     size_t m = 0;
     for (size_t i = 0; i < n; i++) {
         const pd_coco_object *const target = &o[stand_in[i]];
-        if (o[i].image == PD_COCO_NONE || o[i].category == PD_COCO_NONE) continue;
+        if (o[i].image == PD_COCO_NONE) continue;
         if (target->image == PD_COCO_NONE || target->category == PD_COCO_NONE) continue;
+        gt->unlisted_places |= o[i].category == PD_COCO_NONE;
         a[m++] = (uint32_t)i;
     }
     for (size_t i = 0; i < n; i++) keys[i] = o[i].image;

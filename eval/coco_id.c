@@ -159,6 +159,12 @@ pd_status pd_coco_id_table_make(pd_coco_id_table *out, const pd_coco_id *ids, si
         while (table.slots[at] != PD_COCO_NONE) at = (at + 1) & table.mask;
         table.slots[at] = (uint32_t)i;
     }
+    table.n_small = 4 * n + 64;
+    PD_TRY(PD_ALLOC(&table.small, arena, table.n_small, err));
+    memset(table.small, 0xff, table.n_small * sizeof *table.small);
+    for (size_t i = 0; i < n; i++)
+        if (ids[i].kind == PD_COCO_ID_WHOLE && (uint64_t)ids[i].whole < table.n_small)
+            table.small[ids[i].whole] = (uint32_t)i;
     *out = table;
     return PD_OK;
 }
@@ -190,6 +196,7 @@ static uint32_t find_text(const pd_coco_id_table *table, pd_js_text text)
 
 uint32_t pd_coco_id_find_raw(const pd_coco_id_table *table, pd_coco_raw_id raw, const unsigned char *text)
 {
+    if (raw.kind == PD_COCO_ID_WHOLE && (uint64_t)raw.whole < table->n_small) return table->small[raw.whole];
     switch (raw.kind) {
     case PD_COCO_ID_TEXT: return find_text(table, raw_text(raw, text));
     case PD_COCO_ID_WHOLE: return pd_coco_id_find(table, pd_coco_int_id(raw.whole));

@@ -30,6 +30,8 @@ typedef struct pd_coco_id_table {
     const pd_coco_id *ids; /* (n) borrowed */
     uint32_t *slots;       /* index, or PD_COCO_NONE */
     size_t mask;
+    uint32_t *small; /* (n_small) index of the whole ids 0 .. n_small - 1, without hashing */
+    size_t n_small;
 } pd_coco_id_table;
 
 pd_status pd_coco_id_table_make(pd_coco_id_table *out, const pd_coco_id *ids, size_t n, pd_arena *arena, pd_err *err);

@@ -2,6 +2,7 @@
 
 #include "eval/overlap.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 /* An object that a detection may match at some threshold. */
@@ -16,7 +17,6 @@ void pd_match_scratch_free(pd_match_scratch *s)
     free(s->keys);
     free(s->overlaps);
     free(s->used);
-    free(s->ignore);
     free(s->candidates);
     free(s->runs.ends);
     pd_mask_work_free(&s->work);
@@ -77,32 +77,25 @@ static bool reserve(pd_match_scratch *s, const pd_match_setup *setup, size_t n, 
     const size_t cells = m * setup->n_areas;
     if (pd_grow(&s->keys, &s->keys_capacity, n + n / 2 + 1, sizeof *s->keys, &err) == PD_OK &&
         pd_grow(&s->overlaps, &s->overlaps_capacity, m, sizeof *s->overlaps, &err) == PD_OK &&
-        pd_grow(&s->candidates, &s->candidates_capacity, m, sizeof *s->candidates, &err) == PD_OK &&
-        pd_grow(&s->used, &s->used_capacity, cells, sizeof *s->used, &err) == PD_OK)
-        pd_grow(&s->ignore, &s->ignore_capacity, cells, sizeof *s->ignore, &err);
+        pd_grow(&s->candidates, &s->candidates_capacity, m, sizeof *s->candidates, &err) == PD_OK)
+        pd_grow(&s->used, &s->used_capacity, cells, sizeof *s->used, &err);
     return err.code == PD_OK || pd_match_fail(s, &err);
-}
-
-static inline double first_best(double threshold)
-{
-    const double most = 1 - 1e-10;
-    return threshold < most ? threshold : most;
 }
 
 /* Candidates of a detection, best first; of equal overlaps the later object first. *any_nan: the rule for NaN is
  * wanted. */
 static size_t find_candidates(candidate *list, const pd_match_setup *setup, const double *overlaps, size_t m,
-                              double least, bool *any_nan)
+                              bool *any_nan)
 {
     size_t n = 0;
     *any_nan = false;
     for (size_t g = 0; g < m; g++) {
         const double overlap = overlaps[g];
         if (overlap != overlap) *any_nan = true;
-        if (!(overlap >= least)) continue;
+        if (!(overlap >= setup->least)) continue;
         candidate c = {overlap, (uint32_t)g, 0};
         for (size_t t = 0; t < setup->n_thresholds; t++)
-            c.pass |= (uint32_t)(overlap >= first_best(setup->thresholds[t])) << t;
+            c.pass |= (uint32_t)(overlap >= pd_match_floor(setup->thresholds[t])) << t;
         size_t at = n++;
         for (; at > 0 && list[at - 1].overlap <= overlap; at--) list[at] = list[at - 1];
         list[at] = c;
@@ -110,21 +103,21 @@ static size_t find_candidates(candidate *list, const pd_match_setup *setup, cons
     return n;
 }
 
-/* One detection and area range, all thresholds: a set bit of `open` is a threshold still without a match. */
-static pd_match take(const candidate *list, size_t n, const pd_coco_object *objects, const pd_coco_place *places,
-                     const uint8_t *ignore, uint32_t *used, uint32_t open)
+/* One detection and area range, all thresholds: a set bit of `open` is a threshold still without a match. ignore and
+ * used are strided by the number of areas. */
+static pd_match take(const candidate *list, size_t n, const pd_match_object *objects, const uint8_t *ignore,
+                     uint32_t *used, size_t stride, uint32_t open)
 {
     pd_match fate = {0, 0};
     for (uint8_t phase = 0; phase < 2; phase++) {
         for (size_t i = 0; i < n && open; i++) {
             const uint32_t g = list[i].object;
-            if (ignore[g] != phase) continue;
-            const pd_coco_object *const object = &objects[places[g].object];
-            const uint32_t free_bits = object->crowd_overlap ? UINT32_MAX : ~used[g];
+            if (ignore[g * stride] != phase) continue;
+            const uint32_t free_bits = objects[g].crowd_overlap ? UINT32_MAX : ~used[g * stride];
             const uint32_t taken = list[i].pass & open & free_bits;
             open &= ~taken;
-            used[g] |= taken;
-            if (!object->id_zero) fate.matched |= taken;
+            used[g * stride] |= taken;
+            if (!objects[g].id_zero) fate.matched |= taken;
             if (phase) fate.ignored |= taken;
         }
     }
@@ -133,74 +126,64 @@ static pd_match take(const candidate *list, size_t n, const pd_coco_object *obje
 
 /* The rule word by word, for detections with a NaN among their overlaps. */
 static pd_match take_literally(const pd_match_setup *setup, const double *overlaps, size_t m,
-                               const pd_coco_object *objects, const pd_coco_place *places, const uint8_t *ignore,
-                               uint32_t *used)
+                               const pd_match_object *objects, const uint8_t *ignore, uint32_t *used, size_t stride)
 {
     pd_match fate = {0, 0};
     for (size_t t = 0; t < setup->n_thresholds; t++) {
         const uint32_t bit = 1u << t;
-        double best = first_best(setup->thresholds[t]);
+        double best = pd_match_floor(setup->thresholds[t]);
         size_t match = SIZE_MAX;
         for (size_t i = 0; i < 2 * m; i++) {
             const size_t g = i % m;
-            if (ignore[g] != i / m) continue; /* first all to be found, then all ignored */
-            const pd_coco_object *const object = &objects[places[g].object];
-            if ((used[g] & bit) && !object->crowd_overlap) continue;
-            if (match != SIZE_MAX && !ignore[match] && ignore[g]) break;
+            if (ignore[g * stride] != i / m) continue; /* first all to be found, then all ignored */
+            if ((used[g * stride] & bit) && !objects[g].crowd_overlap) continue;
+            if (match != SIZE_MAX && !ignore[match * stride] && ignore[g * stride]) break;
             if (overlaps[g] < best) continue;
             best = overlaps[g];
             match = g;
         }
         if (match == SIZE_MAX) continue;
-        used[match] |= bit;
-        if (!objects[places[match].object].id_zero) fate.matched |= bit;
-        if (ignore[match]) fate.ignored |= bit;
+        used[match * stride] |= bit;
+        if (!objects[match].id_zero) fate.matched |= bit;
+        if (ignore[match * stride]) fate.ignored |= bit;
     }
     return fate;
 }
 
-static void start_objects(pd_match_scratch *s, const pd_match_setup *setup, const pd_coco_place *places, size_t m)
-{
-    for (size_t a = 0; a < setup->n_areas; a++)
-        for (size_t g = 0; g < m; g++)
-            s->ignore[a * m + g] =
-                pd_match_ignored(&setup->gt->objects[places[g].object], setup->type, setup->areas[a]);
-    memset(s->used, 0, m * setup->n_areas * sizeof *s->used);
-}
-
 size_t pd_match_cell(pd_match_scratch *s, const pd_match_setup *setup, const pd_coco_item *const *items, size_t n,
-                     const pd_coco_place *places, size_t m, uint32_t *order, pd_match *matches)
+                     const pd_match_object *objects, const uint8_t *ignore, size_t m, uint32_t *order,
+                     pd_match *matches)
 {
     if (!reserve(s, setup, n, m)) return 0;
     for (size_t i = 0; i < n; i++) s->keys[i] = pd_score_key(items[i]->score);
     sort_by_key(order, s->keys, n, (uint32_t *)(s->keys + n));
-    const size_t kept = n < setup->limit ? n : setup->limit;
+    const size_t kept = n < setup->limit ? n : setup->limit, A = setup->n_areas;
     const uint32_t all = setup->n_thresholds < 32 ? (1u << setup->n_thresholds) - 1 : UINT32_MAX;
-    double least = 1;
-    for (size_t t = 0; t < setup->n_thresholds; t++)
-        if (first_best(setup->thresholds[t]) < least) least = first_best(setup->thresholds[t]);
     const bool compare = m > 0 && !setup->no_overlaps;
-    if (compare) start_objects(s, setup, places, m);
+    if (compare) memset(s->used, 0, m * A * sizeof *s->used);
 
     for (size_t i = 0; i < kept; i++) {
         const pd_coco_item *const item = items[order[i]];
         size_t n_candidates = 0;
         bool any_nan = false;
         if (compare) {
-            if (!pd_overlaps(s, setup, item, places, m, least)) return 0;
-            n_candidates = find_candidates(s->candidates, setup, s->overlaps, m, least, &any_nan);
+            if (!pd_overlaps(s, setup, item, objects, m)) return 0;
+            n_candidates = find_candidates(s->candidates, setup, s->overlaps, m, &any_nan);
+            if (any_nan) { /* behind a NaN low overlaps count too: none may be left out */
+                pd_match_setup exact = *setup;
+                exact.least = -INFINITY;
+                if (!pd_overlaps(s, &exact, item, objects, m)) return 0;
+            }
         }
         const double area = pd_coco_item_area(setup->dt, item);
-        for (size_t a = 0; a < setup->n_areas; a++) {
+        for (size_t a = 0; a < A; a++) {
             pd_match fate = {0, 0};
             if (any_nan)
-                fate = take_literally(setup, s->overlaps, m, setup->gt->objects, places, s->ignore + a * m,
-                                      s->used + a * m);
+                fate = take_literally(setup, s->overlaps, m, objects, ignore + a, s->used + a, A);
             else if (n_candidates)
-                fate = take(s->candidates, n_candidates, setup->gt->objects, places, s->ignore + a * m, s->used + a * m,
-                            all);
+                fate = take(s->candidates, n_candidates, objects, ignore + a, s->used + a, A, all);
             if (area < setup->areas[a].low || area > setup->areas[a].high) fate.ignored |= all & ~fate.matched;
-            matches[i * setup->n_areas + a] = fate;
+            matches[i * A + a] = fate;
         }
     }
     return kept;

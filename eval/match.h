@@ -15,10 +15,25 @@
 
 #define PD_MATCH_THRESHOLDS 32 /* more are matched in several rounds */
 
+/* What matching needs of an object, side by side for the objects of a class. */
+typedef struct pd_match_object {
+    double bbox[4];
+    uint32_t object; /* index in the ground truth */
+    uint32_t image;
+    bool crowd_overlap, id_zero;
+} pd_match_object;
+
 /* A detection's fate: bit t is threshold t. */
 typedef struct pd_match {
     uint32_t matched, ignored;
 } pd_match;
+
+/* The overlap that counts at a threshold. */
+static inline double pd_match_floor(double threshold)
+{
+    const double most = 1 - 1e-10;
+    return threshold < most ? threshold : most;
+}
 
 typedef struct pd_match_setup {
     const pd_coco_gt *gt;
@@ -26,6 +41,7 @@ typedef struct pd_match_setup {
     pd_coco_type type;
     const double *thresholds; /* at most PD_MATCH_THRESHOLDS */
     size_t n_thresholds;
+    double least; /* the lowest pd_match_floor of them */
     const pd_coco_range *areas;
     size_t n_areas;
     size_t limit;            /* detections kept of a cell */
@@ -40,9 +56,8 @@ typedef struct pd_match_scratch {
     size_t order_capacity, keys_capacity;
     double *overlaps; /* of one detection with all objects */
     uint32_t *used;   /* (objects, areas) bit t: taken at threshold t */
-    uint8_t *ignore;  /* (objects, areas) */
     struct pd_match_candidate *candidates;
-    size_t overlaps_capacity, used_capacity, ignore_capacity, candidates_capacity;
+    size_t overlaps_capacity, used_capacity, candidates_capacity;
     pd_mask runs; /* a detection's mask, unpacked */
     size_t runs_capacity;
     pd_mask_work work;
@@ -59,11 +74,12 @@ bool pd_match_fail(pd_match_scratch *scratch, const pd_err *err);
 /* Order of scores as integers: ascending keys are falling scores, NaN last, -0 equal to 0. */
 uint64_t pd_score_key(double score);
 
-/* Matches a cell. items (n) in file order; places (m): its objects. order[i] gets the index of the detection of rank i;
- * matches (n, n_areas) the fate of rank i. Returns how many ranks there are: n, or the limit. On failure (memory; a
- * record that lacks what the type needs) scratch->err is set. */
+/* Matches a cell. items (n) in file order; objects (m); ignore: of object g in area a at [g * n_areas + a]. order[i]
+ * gets the index of the detection of rank i; matches (n, n_areas) the fate of rank i. Returns how many ranks there are:
+ * n, or the limit. On failure (memory; a record that lacks what the type needs) scratch->err is set. */
 size_t pd_match_cell(pd_match_scratch *scratch, const pd_match_setup *setup, const pd_coco_item *const *items, size_t n,
-                     const pd_coco_place *places, size_t m, uint32_t *order, pd_match *matches);
+                     const pd_match_object *objects, const uint8_t *ignore, size_t m, uint32_t *order,
+                     pd_match *matches);
 
 /* An object is ignored in an area range. */
 static inline bool pd_match_ignored(const pd_coco_object *object, pd_coco_type type, pd_coco_range area)

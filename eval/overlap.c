@@ -30,12 +30,10 @@ double pd_coco_box_overlap(const double d[4], const double g[4], bool crowd)
     return box_overlap(d, g, crowd);
 }
 
-static void boxes(double *out, const pd_match_setup *setup, const pd_coco_item *item, const pd_coco_place *places,
-                  size_t m)
+static void boxes(double *out, const pd_coco_item *item, const pd_match_object *objects, size_t m)
 {
     for (size_t g = 0; g < m; g++) {
-        const pd_coco_object *const object = &setup->gt->objects[places[g].object];
-        out[g] = box_overlap(item->bbox, object->bbox, object->crowd_overlap);
+        out[g] = box_overlap(item->bbox, objects[g].bbox, objects[g].crowd_overlap);
     }
 }
 
@@ -58,7 +56,7 @@ static bool object_fail(pd_match_scratch *s, const pd_match_setup *setup, size_t
 }
 
 static bool keypoints(pd_match_scratch *s, const pd_match_setup *setup, const pd_coco_item *item,
-                      const pd_coco_place *places, size_t m, double least)
+                      const pd_match_object *objects, size_t m)
 {
     const pd_coco_shape *const shape = item->shape;
     if (!shape || shape->has_keypoints == PD_COCO_ABSENT) return item_fail(s, setup, item, "has no keypoints");
@@ -67,15 +65,15 @@ static bool keypoints(pd_match_scratch *s, const pd_match_setup *setup, const pd
     if (shape->n_points != setup->n_points)
         return item_fail(s, setup, item, "has another number of keypoints than there are sigmas (17 unless given)");
     for (size_t g = 0; g < m; g++) {
-        const pd_coco_object *const o = &setup->gt->objects[places[g].object];
+        const pd_coco_object *const o = &setup->gt->objects[objects[g].object];
         if (o->has_keypoints != PD_COCO_GOOD)
-            return object_fail(s, setup, places[g].object, "has no keypoints, or no list of x, y, v triples");
+            return object_fail(s, setup, objects[g].object, "has no keypoints, or no list of x, y, v triples");
         if (o->n_points != setup->n_points)
-            return object_fail(s, setup, places[g].object,
+            return object_fail(s, setup, objects[g].object,
                                "has another number of keypoints than there are sigmas (17 unless given)");
-        if (o->has_bbox != PD_COCO_GOOD) return object_fail(s, setup, places[g].object, "has no bbox of four numbers");
-        if (o->has_area != PD_COCO_GOOD) return object_fail(s, setup, places[g].object, "has no area");
-        s->overlaps[g] = pd_oks(shape->keypoints, o, setup->variances, setup->n_points, least);
+        if (o->has_bbox != PD_COCO_GOOD) return object_fail(s, setup, objects[g].object, "has no bbox of four numbers");
+        if (o->has_area != PD_COCO_GOOD) return object_fail(s, setup, objects[g].object, "has no area");
+        s->overlaps[g] = pd_oks(shape->keypoints, o, setup->variances, setup->n_points, setup->least);
     }
     return true;
 }
@@ -106,7 +104,7 @@ static const pd_mask *unpack(pd_match_scratch *s, const pd_match_setup *setup, c
 }
 
 static bool masks(pd_match_scratch *s, const pd_match_setup *setup, const pd_coco_item *item,
-                  const pd_coco_place *places, size_t m, double least)
+                  const pd_match_object *objects, size_t m)
 {
     if (setup->dt->kind == PD_COCO_DT_KEYPOINTS && (!item->shape || !item->shape->has_mask))
         return item_fail(s, setup, item, "has no segmentation");
@@ -114,10 +112,10 @@ static bool masks(pd_match_scratch *s, const pd_match_setup *setup, const pd_coc
     const pd_rle_text *const text = item->shape && item->shape->mask.text ? &item->shape->mask : NULL;
     const pd_mask *mask = NULL;
     for (size_t g = 0; g < m; g++) {
-        const pd_coco_object *const o = &setup->gt->objects[places[g].object];
+        const pd_coco_object *const o = &setup->gt->objects[objects[g].object];
         s->overlaps[g] = -1;
         /* Packed masks tell by box and area whether unpacking is worth while. */
-        if (text && !pd_mask_may_reach(text, &o->mask, o->crowd_overlap, least)) continue;
+        if (text && !pd_mask_may_reach(text, &o->mask, o->crowd_overlap, setup->least)) continue;
         if (!mask && !(mask = unpack(s, setup, item))) return false;
         s->overlaps[g] = pd_mask_overlap(mask, &o->mask, o->crowd_overlap);
     }
@@ -125,12 +123,12 @@ static bool masks(pd_match_scratch *s, const pd_match_setup *setup, const pd_coc
 }
 
 bool pd_overlaps(pd_match_scratch *s, const pd_match_setup *setup, const pd_coco_item *item,
-                 const pd_coco_place *places, size_t m, double least)
+                 const pd_match_object *objects, size_t m)
 {
     switch (setup->type) {
-    case PD_COCO_BBOX: boxes(s->overlaps, setup, item, places, m); return true;
-    case PD_COCO_SEGM: return masks(s, setup, item, places, m, least);
-    case PD_COCO_KEYPOINTS: return keypoints(s, setup, item, places, m, least);
+    case PD_COCO_BBOX: boxes(s->overlaps, item, objects, m); return true;
+    case PD_COCO_SEGM: return masks(s, setup, item, objects, m);
+    case PD_COCO_KEYPOINTS: return keypoints(s, setup, item, objects, m);
     }
     return true;
 }

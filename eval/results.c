@@ -207,7 +207,12 @@ static bool read_record(void *part, const void *context, pd_js *j)
     if (!read_fields(&r, block, in, j)) return false;
     if (!r.has_image) return pd_js_fail(j, start, "this record has no image_id");
     if (!r.has_category) return pd_js_fail(j, start, "this record has no category_id");
-    r.item.image = pd_coco_id_find_raw(&in->gt->image_table, r.image, j->begin);
+    if (r.image.kind != PD_COCO_ID_WHOLE || r.image.whole != block->before.whole ||
+        block->before.kind != PD_COCO_ID_WHOLE || !block->records) {
+        block->before = r.image;
+        block->before_image = pd_coco_id_find_raw(&in->gt->image_table, r.image, j->begin);
+    }
+    r.item.image = block->before_image; /* records of one image stand together */
     r.item.category = pd_coco_id_find_raw(&in->gt->category_table, r.category, j->begin);
     if (!read_mask(&r, block, in, j) || !check_kind(&r, in, j, start) || !keep_record(block, &r, in, j, start))
         return false;
