@@ -40,7 +40,7 @@ typedef struct {
     bool json, batch_given;
     const char *output;
     pd_strings inits;
-    int batch;
+    int batch, epochs;
     int64_t seed;
     double thr;
     pd_numbers iou;
@@ -60,7 +60,7 @@ static outcome parse(const char *line, int min_args, int max_args, int stream)
     snprintf(words, sizeof words, "%s", line);
     for (char *rest = words, *word; (word = strsep(&rest, " "));)
         if (*word) argv[argc++] = strcmp(word, "EMPTY") ? word : "";
-    o = (outcome){.batch = 4, .thr = 0.5, .size = {7, 7}};
+    o = (outcome){.batch = 4, .epochs = -1, .thr = 0.5, .size = {7, 7}};
     const pd_opt opts[] = {
         PD_OPT_FLAG('j', "json", &o.json, "print JSON"),
         PD_OPT_STRING('o', "output", "FILE", &o.output, "where results go"),
@@ -77,6 +77,7 @@ static outcome parse(const char *line, int min_args, int max_args, int stream)
         PD_OPT_INT64(0, "seed", "N", &o.seed, 0, 0, "seed"),
         PD_OPT_DOUBLE(0, "score-thr", "X", &o.thr, 0, 1, "least score"),
         PD_OPT_NUMBERS(0, "iou-thrs", "LIST", &o.iou, "thresholds"),
+        PD_OPT_INT(0, "epochs", "N", &o.epochs, 1, 99, "passes"),
         PD_OPT_SIZE(0, "input", "SIZE", &o.size, "size of the input"),
         PD_OPT_FLAG(0, "a-very-long-name-of-an-option", &o.json, "help on its own line"),
     };
@@ -182,6 +183,7 @@ static void test_help(void)
                          "      --seed N                seed\n"
                          "      --score-thr X           least score [0.5]\n"
                          "      --iou-thrs LIST         thresholds\n"
+                         "      --epochs N              passes\n"
                          "      --input SIZE            size of the input [7x7]\n"
                          "      --a-very-long-name-of-an-option\n"
                          "                              help on its own line\n"

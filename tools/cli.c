@@ -160,6 +160,24 @@ static void free_table(table *t)
 
 /* ---- help ---- */
 
+/* A default that the range excludes stands for "not given" and is not shown. */
+static bool shown(const pd_opt *o, double value)
+{
+    return !bounded(o->min, o->max) || (value >= o->min && value <= o->max);
+}
+
+static void print_default(FILE *out, const pd_opt *o)
+{
+    if (o->type == PD_OPT_T_INT && *(const int *)o->to && shown(o, *(const int *)o->to))
+        fprintf(out, " [%d]", *(const int *)o->to);
+    if (o->type == PD_OPT_T_INT64 && *(const int64_t *)o->to && shown(o, (double)*(const int64_t *)o->to))
+        fprintf(out, " [%lld]", (long long)*(const int64_t *)o->to);
+    if (o->type == PD_OPT_T_DOUBLE && shown(o, *(const double *)o->to)) fprintf(out, " [%g]", *(const double *)o->to);
+    if (o->type == PD_OPT_T_STRING && *(const char *const *)o->to) fprintf(out, " [%s]", *(const char *const *)o->to);
+    if (o->type == PD_OPT_T_SIZE && *(const int *)o->to)
+        fprintf(out, " [%dx%d]", ((const int *)o->to)[0], ((const int *)o->to)[1]);
+}
+
 static void print_option(FILE *out, const pd_opt *o)
 {
     char left[128];
@@ -170,11 +188,7 @@ static void print_option(FILE *out, const pd_opt *o)
     const bool fits = strlen(left) + 2 <= HELP_COLUMN;
     fprintf(out, "%-*s%s", fits ? HELP_COLUMN : 0, left, fits ? "" : "\n");
     fprintf(out, "%*s%s", fits ? 0 : HELP_COLUMN, "", o->help);
-    if (o->type == PD_OPT_T_INT && *(const int *)o->to) fprintf(out, " [%d]", *(const int *)o->to);
-    if (o->type == PD_OPT_T_DOUBLE) fprintf(out, " [%g]", *(const double *)o->to);
-    if (o->type == PD_OPT_T_STRING && *(const char *const *)o->to) fprintf(out, " [%s]", *(const char *const *)o->to);
-    if (o->type == PD_OPT_T_SIZE && *(const int *)o->to)
-        fprintf(out, " [%dx%d]", ((const int *)o->to)[0], ((const int *)o->to)[1]);
+    print_default(out, o);
     fputc('\n', out);
 }
 
