@@ -354,7 +354,8 @@ static pd_status start_workers(pd_loader *l, pd_err *err)
         w->tools.arena = pd_arena_new();
         if (!w->tools.arena || pthread_create(&w->thread, NULL, worker_main, w) != 0) {
             pd_sample_tools_free(&w->tools);
-            status = PD_FAIL(err, PD_ENOMEM, "cannot start loader thread %d of %d", i + 1, n);
+            status =
+                PD_FAIL(err, PD_ENOMEM, "cannot start loader thread %d of %d: out of memory or of threads", i + 1, n);
         } else {
             l->n_workers++;
         }
