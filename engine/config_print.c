@@ -109,11 +109,11 @@ static void help_fields(FILE *out, const pd_table *table, const char *prefix)
         snprintf(path, sizeof path, "%s%s", prefix, f->name);
         pd_field_wanted_text(wanted, sizeof wanted, f);
         default_text(def, sizeof def, f);
-        if (f->type != PD_FIELD_OBJECT || f->present_offset != PD_FIELD_NONE || f->doc) {
-            fprintf(out, "%s = %s\n", path, def);
-            if (f->doc) fprintf(out, "        %s\n", f->doc);
-            fprintf(out, "        (%s)\n", wanted);
-        }
+        const char *doc = f->doc ? f->doc : "";
+        if (f->type == PD_FIELD_OBJECT && f->present_offset == PD_FIELD_NONE)
+            fprintf(out, "\n%s: %s\n", path, doc);
+        else
+            fprintf(out, "  %s = %s\n      %s%s(%s)\n", path, def, doc, *doc ? " " : "", wanted);
         if (f->type != PD_FIELD_OBJECT) continue;
         snprintf(path, sizeof path, "%s%s.", prefix, f->name);
         help_fields(out, f->table, path);

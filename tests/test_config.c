@@ -323,10 +323,11 @@ static void test_print(void)
     PD_CHECK_OK(pd_config_print(&text2, &c, &run_table, arena, &err));
     PD_CHECK(strstr(text2, "\"val_transform\": \"none\""));
     PD_CHECK_OK(pd_config_help(&text, &run_table, arena, &err));
-    PD_CHECK(strstr(text, "optimizer.lr = 0.1\n        learning rate\n        (a number above 0, at most 100)\n"));
-    PD_CHECK(strstr(
-        text, "size = [1333, 800]\n        long side, short side\n        (a list of 2 whole numbers from 1 to 8192)"));
-    PD_CHECK(strstr(text, "val_transform = \"none\"\n"));
+    PD_CHECK(strstr(text, "  optimizer.lr = 0.1\n      learning rate (a number above 0, at most 100)\n"));
+    PD_CHECK(strstr(text, "\noptimizer: how weights move\n  optimizer.rule = \"sgd\""));
+    PD_CHECK(
+        strstr(text, "  size = [1333, 800]\n      long side, short side (a list of 2 whole numbers from 1 to 8192)"));
+    PD_CHECK(strstr(text, "  val_transform = \"none\"\n      validation images (an object or \"none\")\n"));
     pd_arena_free(arena);
 }
 
