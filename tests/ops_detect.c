@@ -18,6 +18,7 @@
 /* Boxes with corners on a grid of halves, so that equal IoUs are common; some without area. */
 static void draw_boxes(check_case *c, check_tensor *t, int size)
 {
+    if (check_draw(c, 0, 1)) size = (size + 9) / 10; /* many equal ones */
     for (size_t i = 0; i + 4 <= t->count; i += 4) {
         t->f[i] = (float)check_draw(c, 0, 2 * size) / 2;
         t->f[i + 1] = (float)check_draw(c, 0, 2 * size) / 2;
@@ -54,6 +55,7 @@ static void build_assign(check_case *c)
     s->counted = v == 2;
     s->boxes = check_draw(c, 1, 1500);
     s->cfg = v == 0 ? pd_assign_cfg_retina() : v == 1 ? pd_assign_cfg_rpn() : pd_assign_cfg_roi(0.5f);
+    if (v == 3) s->cfg = (pd_assign_cfg){.pos = 0.5f, .neg = 0.25f, .low_quality = true, .border = -1};
     pd_value *boxes;
     if (s->has_grid) {
         int h[3], w[3], stride[3];
@@ -78,7 +80,10 @@ static void build_assign(check_case *c)
         boxes = t->value;
         t = check_int(c, "sizes", PD_SHAPE(s->n, 4), c->bench ? 800 : 5, c->bench ? 1344 : 90);
         for (int i = 0; i < s->n; i++)
-            for (int k = 0; k < 2; k++) t->i[4 * i + 2 + k] = (t->i[4 * i + k] + 31) / 32 * 32;
+            for (int k = 0; k < 2; k++) {
+                if (i % 2 == 0) t->i[4 * i + k] = (t->i[4 * i + k] + 7) / 8 * 8; /* anchors that end at the border */
+                t->i[4 * i + 2 + k] = (t->i[4 * i + k] + 31) / 32 * 32;
+            }
         sizes = t->value;
     } else {
         t = check_fixed(c, "boxes", s->shared ? PD_SHAPE(s->boxes, 4) : PD_SHAPE(s->n, s->boxes, 4), 1);
@@ -259,6 +264,7 @@ static void build_proposals(check_case *c)
     s->cfg = (pd_proposals_cfg){check_draw(c, 1, 60), check_draw(c, 1, 30), 0.7f, c->variant == 1, pd_box_coder_unit()};
     if (c->bench) s->cfg.pre_nms = s->cfg.max_keep = 2000;
     check_tensor *sizes = check_int(c, "sizes", PD_SHAPE(s->n, 4), c->bench ? 800 : 1, c->bench ? 800 : 40);
+    for (int i = 0; i < s->n && !c->bench; i++) sizes->i[4 * i + 1] <<= 18; /* so wide that moved boxes are rounded */
     for (int l = 0; l < 3; l++) {
         char *name = check_memory(c, 32);
         snprintf(name, 16, "logits%d", l);
@@ -266,7 +272,9 @@ static void build_proposals(check_case *c)
         check_tensor *t = check_fixed(c, name, PD_SHAPE(s->n, h[l], w[l], 3), 4);
         for (size_t i = 0; i < t->count && !c->bench; i++) t->f[i] = roundf(t->f[i] * 4) / 4; /* ties */
         logits[l] = t->value;
-        deltas[l] = check_fixed(c, name + 16, PD_SHAPE(s->n, h[l], w[l], 12), 1)->value;
+        t = check_fixed(c, name + 16, PD_SHAPE(s->n, h[l], w[l], 12), 0.3);
+        for (size_t i = 0; i + 4 <= t->count && l > 0; i += 400) t->f[i] = 1e6f; /* far out: coarse offsets */
+        deltas[l] = t->value;
     }
     snprintf(c->text, sizeof c->text, "n %d, %d anchors, %d before, %d after", s->n, pd_anchor_count(&s->grid),
              s->cfg.pre_nms, s->cfg.max_keep);
@@ -507,11 +515,11 @@ static void build_align(check_case *c)
     const int ch = c->bench ? 256 : check_draw(c, 1, 40);
     check_tensor *rois = check_fixed(c, "rois", PD_SHAPE(s->n, s->m, 4), 1);
     for (int i = 0; i < s->n * s->m; i++) { /* small and large, across borders, some inside out */
-        const double size = c->bench ? 40 + 300 * pd_rng_double(&c->rng) : exp(5 * pd_rng_double(&c->rng));
+        const double size = c->bench ? 40 + 300 * pd_rng_double(&c->rng) : exp(6 * pd_rng_double(&c->rng));
         for (int k = 0; k < 2; k++) {
             rois->f[4 * i + k] = (float)((c->bench ? 400 : 90) * pd_rng_double(&c->rng) - 20);
             rois->f[4 * i + 2 + k] =
-                rois->f[4 * i + k] + (float)(size * (pd_rng_double(&c->rng) + (c->bench ? 0.5 : -0.05)));
+                rois->f[4 * i + k] + (float)(size * (pd_rng_double(&c->rng) + (c->bench ? 0.5 : -0.2)));
         }
     }
     pd_value *count = s->counted ? check_int(c, "n_rois", PD_SHAPE(s->n), c->bench ? s->m : 0, s->m)->value : NULL;
@@ -570,7 +578,7 @@ static void reference_align(check_case *c)
 }
 
 static const check_op ops[] = {
-    {"assign", 4, build_assign, reference_assign, 0, 0, true},              /* RetinaNet; RPN; counted; shared */
+    {"assign", 4, build_assign, reference_assign, 0, 0, true}, /* RetinaNet; RPN; counted; with exact thresholds */
     {"match_targets", 6, build_targets, reference_targets, 1e-7, 0, true},  /* three norms, with labels and without */
     {"sample", 2, build_sample, reference_sample, 0, 0, true},              /* by chance; the first */
     {"proposals", 2, build_proposals, reference_proposals, 1e-6, 0, false}, /* offset or exact suppression */

@@ -9,6 +9,14 @@
 #include <math.h>
 #include <stdio.h>
 
+/* Positive, so that losses do not cancel. */
+static check_tensor *draw_weights(check_case *c, int n)
+{
+    check_tensor *t = check_fixed(c, "weight", PD_SHAPE(n), 1);
+    for (int i = 0; i < n; i++) t->f[i] = fabsf(t->f[i]) + 0.1f;
+    return t;
+}
+
 /* ---- focal_loss, bce_loss: the same inputs ---- */
 
 typedef struct dense_case {
@@ -45,7 +53,7 @@ static void build_dense(check_case *c, bool bce)
     const int boxes = s->first[s->levels];
     check_tensor *label = check_int(c, "label", PD_SHAPE(s->n, boxes), -1, s->k), *weight;
     for (size_t i = 0; i < label->count && c->bench; i++) label->i[i] = i % 3000 ? s->k : (int)i / 3000 % s->k;
-    weight = check_fixed(c, "weight", PD_SHAPE(s->n), 1);
+    weight = draw_weights(c, s->n);
     for (int l = 0; l < s->levels; l++) {
         char *name = check_memory(c, 16);
         snprintf(name, 16, "logits%d", l);
@@ -92,7 +100,7 @@ static void reference_dense(check_case *c)
                     const int label = c->in[LABEL].i[i * boxes + b], in_level = s->first[l + 1] - s->first[l];
                     const double x = c->in[LOGITS + l].d[(i * in_level + b - s->first[l]) * s->k + k];
                     if (label < 0) continue;
-                    const double loss = !s->bce ? focal(x, label == k, &s->cfg) : softplus(x) - (label == k ? x : 0);
+                    const double loss = !s->bce ? focal(x, label == k, &s->cfg) : softplus(label == k ? -x : x);
                     sum += c->in[WEIGHT].d[i] * loss;
                 }
     c->out[0].want[0] = sum;
@@ -139,7 +147,7 @@ static void build_box(check_case *c)
     check_tensor *match = check_int(c, "match", PD_SHAPE(s->n, s->boxes), -2, s->g - 1);
     for (size_t i = 0; i < match->count && c->bench; i++) match->i[i] = i % 2000 ? -1 : 0;
     check_tensor *gt = check_fixed(c, "gt", PD_SHAPE(s->n, s->g, 4), 1);
-    check_tensor *weight = check_fixed(c, "weight", PD_SHAPE(s->n), 1);
+    check_tensor *weight = draw_weights(c, s->n);
     draw_boxes(c, boxes);
     draw_boxes(c, gt);
     for (int l = 0; l < s->levels; l++) {
@@ -195,7 +203,7 @@ static void build_ce(check_case *c)
     s->weights = c->variant == 2 ? s->rows : c->variant == 3 ? 1 : 0;
     check_tensor *logits = check_float(c, "logits", PD_SHAPE(s->rows, s->k), scale);
     check_tensor *label = check_int(c, "label", PD_SHAPE(s->rows), -1, s->k - 1);
-    pd_value *weight = s->weights ? check_fixed(c, "weight", PD_SHAPE(s->weights), 1)->value : NULL, *correct;
+    pd_value *weight = s->weights ? draw_weights(c, s->weights)->value : NULL, *correct;
     snprintf(c->text, sizeof c->text, "%d rows, k %d, smoothing %g, %d weights, logits to %g", s->rows, s->k,
              s->smoothing, s->weights, scale);
     check_result(c, pd_softmax_ce(c->tape, logits->value, label->value, weight, (float)s->smoothing, &correct), true);
@@ -259,7 +267,7 @@ static const check_op ops[] = {
     {"focal_loss", 4, build_focal, reference_dense, 2e-6, 1e-5, true}, /* gamma 2; one class; gamma 1.5; gamma 0 */
     {"bce_loss", 2, build_bce, reference_dense, 2e-6, 1e-5, true},     /* several classes; one */
     /* boxes per image or shared; L1 or smooth; inclusive corners in variant 2 */
-    {"box_loss", 4, build_box, reference_box, 2e-6, 1e-5, true},
+    {"box_loss", 4, build_box, reference_box, 1e-5, 1e-4, true}, /* its slope has a bend */
     {"softmax_ce", 4, build_ce, reference_ce, 2e-6, 1e-5, true}, /* plain; smoothing; weight per row; one weight */
     {"upsample_add", 2, build_up, reference_up, 1e-6, 1e-6, true},
 };

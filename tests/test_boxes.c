@@ -102,6 +102,25 @@ static void test_anchor_errors(void)
     PD_CHECK_NEAR(all[54].x1, 8 * (double)all[0].x1 / 2, 1e-3);
 }
 
+/* Inside is >= on the left and above, < on the right and below. */
+static void test_border(void)
+{
+    const pd_anchor_cfg cfg = pd_anchor_cfg_rpn();
+    const int one = 1, stride = 4;
+    pd_err err = PD_ERR_INIT;
+    pd_anchor_grid grid;
+    PD_CHECK_OK(pd_anchor_grid_init(&grid, &cfg, 1, &one, &one, &stride, &err));
+    unsigned char flag[3]; /* the second anchor is (-16, -16, 16, 16) */
+    static const struct {
+        int h, w, border, inside;
+    } rows[] = {{9, 9, 16, 1}, {9, 9, 15, 0}, {16, 17, 0, 0}, {0, 1, 16, 0}, {1, 0, 16, 0}, {1, 1, 16, 1}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const int size[4] = {rows[i].h, rows[i].w, 32, 32};
+        pd_anchor_flags(flag, &grid, size, rows[i].border, 0, 3);
+        PD_CHECK_INT(flag[1], rows[i].inside);
+    }
+}
+
 /* ---- box coder ---- */
 
 static const struct {
@@ -295,6 +314,13 @@ static void test_assign_edges(void)
     pd_assign_boxes(match, boxes, 3, NULL, NULL, gt, 2, &cfg, work, NULL);
     PD_CHECK_SAME_INTS(match, ((const int[]){1, -1, -1}), 3);
     pd_assign_boxes(match, boxes, 0, NULL, NULL, gt, 2, &cfg, work, NULL);
+    /* Of two equal ground truths the first is taken; with low-quality matching the second takes the box from it. */
+    const pd_box twins[2] = {{0, 0, 10, 10}, {0, 0, 10, 10}};
+    const pd_assign_cfg roi = pd_assign_cfg_roi(0.5f);
+    pd_assign_boxes(match, boxes, 3, NULL, NULL, twins, 2, &roi, work, NULL);
+    PD_CHECK_SAME_INTS(match, ((const int[]){0, -1, -1}), 3);
+    pd_assign_boxes(match, boxes, 3, NULL, NULL, twins, 2, &cfg, work, NULL);
+    PD_CHECK_SAME_INTS(match, ((const int[]){1, -1, -1}), 3);
     const unsigned char usable[3] = {1, 0, 1};
     pd_assign_boxes(match, boxes, 3, usable, NULL, gt, 0, &cfg, work, NULL);
     PD_CHECK_SAME_INTS(match, ((const int[]){-1, -2, -1}), 3);
@@ -425,6 +451,10 @@ static void test_nms_edges(void)
         PD_CHECK(pd_nms_work(4, &cfg) <= sizeof work);
         PD_CHECK_INT(pd_nms(keep, boxes, scores, labels, 4, &cfg, work), 4);
         PD_CHECK_INT(pd_nms(keep, boxes, scores, NULL, 4, &cfg, work), 3);
+        /* The offset is the largest coordinate plus one: the second box, left of the image, comes to lie beside the
+         * first, not on it. */
+        const pd_box sides[2] = {{9, 0, 10, 1}, {-1, -10, 0, -9}};
+        PD_CHECK_INT(pd_nms(keep, sides, scores, labels + 2, 2, &cfg, work), 2);
     }
 }
 
@@ -433,6 +463,7 @@ int main(void)
     golden g = golden_open();
     test_anchors(&g);
     test_anchor_errors();
+    test_border();
     test_coder(&g);
     test_coder_examples();
     test_assign(&g);
