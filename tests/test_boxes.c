@@ -356,14 +356,10 @@ static void test_topk(void)
             pd_rng rng = pd_rng_make(5, kind, (uint32_t)n);
             for (int i = 0; i < n; i++) {
                 const float u = pd_rng_float(&rng);
-                const float values[] = {u - 0.5f,
-                                        floorf(u * 20) / 20,
-                                        1.f,
-                                        ldexpf(u, (int)(u * 200) - 100),
-                                        i % 3   ? -u
-                                        : i % 2 ? INFINITY
-                                                : -0.f,
-                                        i % 5 ? 1 - u * 1e-6f : NAN};
+                const float rare = i % 2 ? INFINITY : i % 4 ? 0.f : -0.f;
+                const float values[] = {
+                    u - 0.5f,          floorf(u * 20) / 20,        1.f, ldexpf(u, (int)(u * 200) - 100),
+                    i % 3 ? -u : rare, i % 5 ? 1 - u * 1e-6f : NAN};
                 scores[i] = values[kind];
             }
             const int ks[] = {0, 1, n / 3, n - 1, n, n + 9};
