@@ -266,13 +266,10 @@ static void build_proposals(check_case *c)
     check_tensor *sizes = check_int(c, "sizes", PD_SHAPE(s->n, 4), c->bench ? 800 : 1, c->bench ? 800 : 40);
     for (int i = 0; i < s->n && !c->bench; i++) sizes->i[4 * i + 1] <<= 18; /* so wide that moved boxes are rounded */
     for (int l = 0; l < 3; l++) {
-        char *name = check_memory(c, 32);
-        snprintf(name, 16, "logits%d", l);
-        snprintf(name + 16, 16, "deltas%d", l);
-        check_tensor *t = check_fixed(c, name, PD_SHAPE(s->n, h[l], w[l], 3), 4);
+        check_tensor *t = check_fixed(c, pd_tape_name(c->tape, "logits%d", l), PD_SHAPE(s->n, h[l], w[l], 3), 4);
         for (size_t i = 0; i < t->count && !c->bench; i++) t->f[i] = roundf(t->f[i] * 4) / 4; /* ties */
         logits[l] = t->value;
-        t = check_fixed(c, name + 16, PD_SHAPE(s->n, h[l], w[l], 12), 0.3);
+        t = check_fixed(c, pd_tape_name(c->tape, "deltas%d", l), PD_SHAPE(s->n, h[l], w[l], 12), 0.3);
         for (size_t i = 0; i + 4 <= t->count && l > 0; i += 400) t->f[i] = 1e6f; /* far out: coarse offsets */
         deltas[l] = t->value;
     }
@@ -524,8 +521,7 @@ static void build_align(check_case *c)
     }
     pd_value *count = s->counted ? check_int(c, "n_rois", PD_SHAPE(s->n), c->bench ? s->m : 0, s->m)->value : NULL;
     for (int l = 0; l < s->levels; l++) {
-        char *name = check_memory(c, 16);
-        snprintf(name, 16, "level%d", l);
+        const char *name = pd_tape_name(c->tape, "level%d", l);
         s->stride[l] = 4 << l;
         const int h = c->bench ? 200 >> l : check_draw(c, 1, 20 >> l),
                   w = c->bench ? 336 >> l : check_draw(c, 1, 20 >> l);

@@ -55,8 +55,7 @@ static void build_dense(check_case *c, bool bce)
     for (size_t i = 0; i < label->count && c->bench; i++) label->i[i] = i % 3000 ? s->k : (int)i / 3000 % s->k;
     weight = draw_weights(c, s->n);
     for (int l = 0; l < s->levels; l++) {
-        char *name = check_memory(c, 16);
-        snprintf(name, 16, "logits%d", l);
+        const char *name = pd_tape_name(c->tape, "logits%d", l);
         logits[l] = check_float(c, name, PD_SHAPE(s->n, h[l], w[l], a * s->k), scale)->value;
     }
     snprintf(c->text, sizeof c->text, "n %d, k %d, %d boxes on %d levels, logits to %g", s->n, s->k, boxes, s->levels,
@@ -151,8 +150,7 @@ static void build_box(check_case *c)
     draw_boxes(c, boxes);
     draw_boxes(c, gt);
     for (int l = 0; l < s->levels; l++) {
-        char *name = check_memory(c, 16);
-        snprintf(name, 16, "deltas%d", l);
+        const char *name = pd_tape_name(c->tape, "deltas%d", l);
         deltas[l] = check_float(c, name, PD_SHAPE(s->n, h[l], w[l], a * 4), 3)->value;
     }
     snprintf(c->text, sizeof c->text, "n %d, %d boxes on %d levels, beta %g", s->n, s->boxes, s->levels,
