@@ -197,9 +197,7 @@ static void read_annotation(records *r)
     unsigned have = 0;
     pd_js_object(j);
     for (pd_js_text key; pd_js_key(j, &key);) {
-        if (pd_js_is(key, "segmentation"))
-            pd_js_skip(j);
-        else if (pd_js_is(key, "image_id"))
+        if (pd_js_is(key, "image_id"))
             have |= HAS_IMAGE, read_integer(j, "image_id", &a.image_id);
         else if (pd_js_is(key, "category_id"))
             have |= HAS_CATEGORY, read_integer(j, "category_id", &a.category_id);
@@ -287,7 +285,7 @@ static ptrdiff_t find_twice(const id_at *ids, size_t n)
     return -1;
 }
 
-static pd_status build_images(pd_coco *set, id_at *ids, records *r, char *names, pd_arena *arena, pd_err *err)
+static pd_status build_images(pd_coco *set, id_at *ids, records *r, const char *names, pd_arena *arena, pd_err *err)
 {
     PD_TRY(PD_ALLOC(&set->images, arena, r->n_images, err));
     PD_TRY(PD_ALLOC(&set->by_id, arena, r->n_images, err));

@@ -1,8 +1,8 @@
 /* coco.h: a COCO annotation file as a compact index of images, categories and boxes.
  *
- * Read by the streaming parser: segmentations and unknown fields are skipped, no tree is built; train2017 (450 MB,
- * 860,001 annotations) takes about 30 MB of memory. Ids are any 64-bit integers, with gaps, in any order. Kept in the
- * file's order.
+ * Read by the streaming parser: segmentations and unknown fields are skipped, no tree is built; a file as large as
+ * train2017's (470 MB, 118,287 images, 860,001 annotations) takes about half a second and leaves 65 MB in the arena.
+ * Ids are any 64-bit integers, with gaps, in any order. The file's order is kept.
  *
  * What is read:
  *   images       id, width, height, file_name

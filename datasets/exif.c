@@ -31,7 +31,7 @@ static int tiff_orientation(span tiff)
     if (tiff.size < 8) return 0;
     if (!memcmp(tiff.data, "II", 2))
         tiff.little = true;
-    else if (memcmp(tiff.data, "MM", 2))
+    else if (memcmp(tiff.data, "MM", 2) != 0)
         return 0;
     const int64_t dir = get32(tiff, 4);
     if (get16(tiff, 2) != 42 || dir < 8) return 0;

@@ -163,7 +163,7 @@ pd_status pd_resize_triangle(float *out, int out_h, int out_w, const pd_image *i
     taps_fill(&x, box.x, box.w, bounds.x, bounds.x + bounds.w);
     taps_fill(&y, box.y, box.h, bounds.y, bounds.y + bounds.h);
     const size_t stride = (size_t)image->w * 3;
-    row[reach.w * 3] = 0;
+    row[(size_t)reach.w * 3] = 0;
     for (int i = 0; i < out_h; i++) {
         const unsigned char *top = image->rgb + (size_t)(y.first[i] - at_y) * stride + (size_t)(reach.x - at_x) * 3;
         sum_rows(row, top, stride, (size_t)reach.w * 3, y.weight + (size_t)i * (size_t)y.most, y.count[i]);
