@@ -2,7 +2,7 @@
 
 #include "eval/accumulate.h"
 #include "eval/arrays.h"
-#include "eval/oks.h"
+#include "eval/prepare.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -15,29 +15,12 @@ typedef struct {
     size_t class_index, begin, end;
 } segment;
 
-/* One evaluation. "Class" is a category, or the one class of all when categories are not used. */
 typedef struct {
-    const pd_coco_gt *gt;
-    const pd_coco_dt *dt;
-    pd_pool *pool;
-    pd_coco_params params; /* with every default filled in */
+    pd_coco_prepared p;
     pd_coco_result *result;
-    double *variances;
-    unsigned char *image_in; /* (images) evaluated; NULL: all */
-    uint32_t *class_of;      /* (categories) its class, or PD_COCO_NONE */
-    size_t n_classes;
-
-    const pd_coco_item **items;  /* by class, image, file order */
-    size_t *item_start;          /* (n_classes + 1) */
-    const pd_coco_place *places; /* by class, image, in pycocotools' order */
-    pd_coco_place *own_places;   /* where they are not the ground truth's own */
-    size_t *place_start;         /* (n_classes + 1) */
-    pd_match_object *objects;    /* of the places */
-    uint8_t *ignore;             /* (places, A) */
-    size_t *to_find;             /* (n_classes, A) */
 
     /* One batch of matched detections: slots first_item .. of items. */
-    size_t first_item, slots;
+    size_t first_item;
     double *scores;
     uint32_t *ranks, *orders;
     pd_match *matches;
@@ -52,115 +35,11 @@ typedef struct {
     pd_err *thread_errs;                       /* (threads) */
 } evaluation;
 
-/* ---- parameters ------------------------------------------------------------------------------------------------- */
-
-static pd_status copy_list(void *out, const void *in, size_t n, size_t size, pd_arena *arena, pd_err *err)
+/* What the result says about its parameters and categories. */
+static pd_status describe(evaluation *e, pd_err *err)
 {
-    void *copy;
-    PD_TRY(pd_alloc(&copy, arena, n, size, err));
-    memcpy(copy, in, n * size);
-    memcpy(out, &copy, sizeof copy);
-    return PD_OK;
-}
-
-static int compare_limits(const void *a, const void *b)
-{
-    const size_t x = *(const size_t *)a, y = *(const size_t *)b;
-    return (x > y) - (x < y);
-}
-
-/* numpy's linspace: by multiplication, the last value set. */
-static pd_status default_thresholds(pd_coco_params *p, pd_arena *arena, pd_err *err)
-{
-    if (!p->iou_thrs) {
-        double *iou;
-        PD_TRY(PD_ALLOC(&iou, arena, 10, err));
-        for (int i = 0; i < 9; i++) iou[i] = i * ((0.95 - 0.5) / 9) + 0.5;
-        iou[9] = 0.95;
-        p->iou_thrs = iou;
-        p->n_iou = 10;
-    }
-    if (!p->recall_thrs) {
-        double *recall;
-        PD_TRY(PD_ALLOC(&recall, arena, 101, err));
-        for (int i = 0; i < 100; i++) recall[i] = i * 0.01;
-        recall[100] = 1;
-        p->recall_thrs = recall;
-        p->n_recall = 101;
-    }
-    return PD_OK;
-}
-
-static const double person_sigmas[17] = {.26 / 10,  .25 / 10, .25 / 10, .35 / 10, .35 / 10, .79 / 10,
-                                         .79 / 10,  .72 / 10, .72 / 10, .62 / 10, .62 / 10, 1.07 / 10,
-                                         1.07 / 10, .87 / 10, .87 / 10, .89 / 10, .89 / 10};
-static const size_t box_limits[] = {1, 10, 100}, keypoint_limits[] = {20};
-static const pd_coco_range box_ranges[] = {{0, 1e10}, {0, 1024}, {1024, 9216}, {9216, 1e10}};
-static const pd_coco_range keypoint_ranges[] = {{0, 1e10}, {1024, 9216}, {9216, 1e10}};
-
-static void default_lists(pd_coco_params *p)
-{
-    const bool points = p->type == PD_COCO_KEYPOINTS;
-    if (!p->limits) {
-        p->limits = points ? keypoint_limits : box_limits;
-        p->n_limits = points ? 1 : 3;
-    }
-    if (!p->areas) {
-        p->areas = points ? keypoint_ranges : box_ranges;
-        p->n_areas = points ? 3 : 4;
-    }
-    if (!p->sigmas) {
-        p->sigmas = person_sigmas;
-        p->n_sigmas = 17;
-    }
-}
-
-static pd_status check_params(const pd_coco_params *p, pd_err *err)
-{
-    if ((unsigned)p->type > PD_COCO_KEYPOINTS)
-        return PD_FAIL(err, PD_EINVAL, "%d is not a type of evaluation", (int)p->type);
-    if (!p->n_iou || !p->n_recall || !p->n_limits || !p->n_areas || !p->n_sigmas)
-        return PD_FAIL(err, PD_EINVAL, "an empty list of thresholds, limits, areas or sigmas");
-    if (p->n_sigmas > PD_OKS_POINTS)
-        return PD_FAIL(err, PD_EINVAL, "%zu sigmas; at most %d", p->n_sigmas, PD_OKS_POINTS);
-    for (size_t i = 0; i < p->n_iou; i++)
-        if (!isfinite(p->iou_thrs[i])) return PD_FAIL(err, PD_EINVAL, "IoU threshold %g", p->iou_thrs[i]);
-    for (size_t i = 0; i < p->n_recall; i++)
-        if (!isfinite(p->recall_thrs[i])) return PD_FAIL(err, PD_EINVAL, "recall threshold %g", p->recall_thrs[i]);
-    for (size_t i = 0; i < p->n_limits; i++)
-        if (p->limits[i] == 0 || p->limits[i] >= PD_NO_RANK)
-            return PD_FAIL(err, PD_EINVAL, "a limit of %zu detections; expected 1 or more", p->limits[i]);
-    for (size_t i = 0; i < p->n_areas; i++)
-        if (isnan(p->areas[i].low) || isnan(p->areas[i].high))
-            return PD_FAIL(err, PD_EINVAL, "area range %zu is not a pair of numbers", i);
-    for (size_t i = 0; i < p->n_sigmas; i++)
-        if (!(p->sigmas[i] > 0) || !isfinite(p->sigmas[i]))
-            return PD_FAIL(err, PD_EINVAL, "sigma %zu is %g; expected a positive number", i, p->sigmas[i]);
-    if ((p->keep & PD_COCO_KEEP_MATCHES) && p->n_iou > PD_MATCH_THRESHOLDS)
-        return PD_FAIL(err, PD_EINVAL, "%zu IoU thresholds; matches are kept for at most %d", p->n_iou,
-                       PD_MATCH_THRESHOLDS);
-    return PD_OK;
-}
-
-static pd_status fill_params(evaluation *e, const pd_coco_params *params, pd_err *err)
-{
-    static const pd_coco_params none = {0};
     pd_coco_result *const r = e->result;
-    pd_arena *const arena = r->memory;
-    e->params = params ? *params : none;
-    pd_coco_params *const p = &e->params;
-    PD_TRY(default_thresholds(p, arena, err));
-    default_lists(p);
-    PD_TRY(check_params(p, err));
-    size_t *limits;
-    PD_TRY(copy_list(&limits, p->limits, p->n_limits, sizeof *limits, arena, err));
-    qsort(limits, p->n_limits, sizeof *limits, compare_limits);
-    p->limits = limits;
-    PD_TRY(copy_list(&p->iou_thrs, p->iou_thrs, p->n_iou, sizeof *p->iou_thrs, arena, err));
-    PD_TRY(copy_list(&p->recall_thrs, p->recall_thrs, p->n_recall, sizeof *p->recall_thrs, arena, err));
-    PD_TRY(copy_list(&p->areas, p->areas, p->n_areas, sizeof *p->areas, arena, err));
-    PD_TRY(PD_ALLOC(&e->variances, arena, p->n_sigmas, err));
-    for (size_t i = 0; i < p->n_sigmas; i++) e->variances[i] = (2 * p->sigmas[i]) * (2 * p->sigmas[i]);
+    const pd_coco_params *const p = &e->p.params;
     r->type = p->type;
     r->iou_thrs = p->iou_thrs;
     r->n_iou = p->n_iou;
@@ -170,276 +49,20 @@ static pd_status fill_params(evaluation *e, const pd_coco_params *params, pd_err
     r->n_limits = p->n_limits;
     r->areas = p->areas;
     r->n_areas = p->n_areas;
-    return PD_OK;
-}
-
-/* ---- what is evaluated ------------------------------------------------------------------------------------------ */
-
-static pd_status choose_images(evaluation *e, pd_err *err)
-{
-    e->result->images = e->gt->n_images;
-    if (!e->params.images) return PD_OK;
-    char id[PD_COCO_ID_ROOM];
-    PD_TRY(PD_ALLOC(&e->image_in, e->result->memory, e->gt->n_images, err));
-    e->result->images = 0;
-    for (size_t i = 0; i < e->params.n_images; i++) {
-        const uint32_t at = pd_coco_id_find(&e->gt->image_table, e->params.images[i]);
-        if (at == PD_COCO_NONE)
-            return PD_FAIL(err, PD_EINVAL, "image %s is not in %s", pd_coco_id_format(id, e->params.images[i]),
-                           e->gt->name);
-        e->result->images += !e->image_in[at];
-        e->image_in[at] = 1;
+    r->images = e->p.n_images;
+    r->n_categories = e->p.n_classes;
+    PD_TRY(PD_ALLOC(&r->categories, r->memory, e->p.n_classes, err));
+    const pd_coco_gt *const gt = e->p.gt;
+    for (size_t c = 0; c < gt->n_categories; c++) {
+        const uint32_t k = e->p.class_of[c];
+        if (k == PD_COCO_NONE || p->no_categories) continue;
+        r->categories[k].id = gt->categories[c].id;
+        r->categories[k].name = gt->categories[c].name;
     }
-    return PD_OK;
-}
-
-static pd_status choose_classes(evaluation *e, pd_err *err)
-{
-    const pd_coco_gt *const gt = e->gt;
-    char id[PD_COCO_ID_ROOM];
-    PD_TRY(PD_ALLOC(&e->class_of, e->result->memory, gt->n_categories, err));
-    const bool all = !e->params.categories;
-    for (size_t c = 0; c < gt->n_categories; c++) e->class_of[c] = all ? 0 : PD_COCO_NONE;
-    for (size_t i = 0; !all && i < e->params.n_categories; i++) {
-        const uint32_t at = pd_coco_id_find(&gt->category_table, e->params.categories[i]);
-        if (at == PD_COCO_NONE)
-            return PD_FAIL(err, PD_EINVAL, "category %s is not in %s", pd_coco_id_format(id, e->params.categories[i]),
-                           gt->name);
-        e->class_of[at] = 0;
-    }
-    size_t n = 0;
-    for (size_t c = 0; c < gt->n_categories; c++)
-        if (e->class_of[c] != PD_COCO_NONE) e->class_of[c] = e->params.no_categories ? 0 : (uint32_t)n++;
-    e->n_classes = e->params.no_categories ? 1 : n;
-
-    pd_coco_category_ap *rows;
-    PD_TRY(PD_ALLOC(&rows, e->result->memory, e->n_classes, err));
-    for (size_t c = 0; c < gt->n_categories; c++)
-        if (e->class_of[c] != PD_COCO_NONE && !e->params.no_categories) {
-            rows[e->class_of[c]].id = gt->categories[c].id;
-            rows[e->class_of[c]].name = gt->categories[c].name;
-        }
-    if (e->params.no_categories) rows[0] = (pd_coco_category_ap){.id = pd_coco_int_id(-1), .name = "all"};
-    e->result->categories = rows;
-    e->result->n_categories = e->n_classes;
-    return PD_OK;
-}
-
-static bool listed(const evaluation *e, uint32_t image, uint32_t category)
-{
-    return e->class_of[category] != PD_COCO_NONE && (!e->image_in || e->image_in[image]);
-}
-
-/* Records of the results that lack something: only those that are evaluated matter. */
-static pd_status check_items(const evaluation *e, pd_err *err)
-{
-    size_t before = 0;
-    for (size_t b = 0; b < e->dt->n_blocks; b++) {
-        const pd_coco_block *const block = &e->dt->blocks[b];
-        for (size_t i = 0; i < block->n_bad; i++) {
-            const pd_coco_bad_item *const bad = &block->bad[i];
-            if (listed(e, bad->image, bad->category))
-                return PD_FAIL(err, PD_EFORMAT, "%s: byte %zu: record %zu %s", e->dt->name, bad->offset,
-                               before + bad->record, bad->reason);
-        }
-        before += block->records;
-    }
-    return PD_OK;
-}
-
-static int compare_blocks(const void *a, const void *b)
-{
-    const pd_coco_block *const x = *(pd_coco_block *const *)a, *const y = *(pd_coco_block *const *)b;
-    return (x->last_image > y->last_image) - (x->last_image < y->last_image);
-}
-
-/* All detections that take part, in file order (from memory: by image). Returns how many; *by_image: images never go
- * down. */
-static size_t list_items(const evaluation *e, pd_coco_block *const *blocks, const pd_coco_item **out, bool *by_image)
-{
-    size_t n = 0;
-    uint32_t last = 0;
-    *by_image = true;
-    for (size_t b = 0; b < e->dt->n_blocks; b++)
-        for (size_t i = 0; i < blocks[b]->n; i++) {
-            const pd_coco_item *const item = &blocks[b]->items[i];
-            if (!listed(e, item->image, item->category)) continue;
-            if (item->image < last) *by_image = false;
-            last = item->image;
-            out[n++] = item;
-        }
-    return n;
-}
-
-typedef enum { BY_IMAGE, BY_CATEGORY, BY_CLASS } sort_field;
-
-static inline size_t field_of(const evaluation *e, const pd_coco_item *item, sort_field field)
-{
-    return field == BY_IMAGE ? item->image : field == BY_CATEGORY ? item->category : e->class_of[item->category];
-}
-
-/* Stable; count (n_keys + 1) ends as the end of each key's stretch. */
-static void sort_items(const evaluation *e, const pd_coco_item **out, const pd_coco_item **in, size_t n,
-                       sort_field field, size_t *count, size_t n_keys)
-{
-    memset(count, 0, (n_keys + 1) * sizeof *count);
-    for (size_t i = 0; i < n; i++) count[field_of(e, in[i], field) + 1]++;
-    for (size_t k = 0; k < n_keys; k++) count[k + 1] += count[k];
-    for (size_t i = 0; i < n; i++) out[count[field_of(e, in[i], field)]++] = in[i];
-}
-
-/* items by class, image, file order; without categories by image, category, file order. */
-static pd_status gather_items(evaluation *e, pd_err *err)
-{
-    const pd_coco_dt *const dt = e->dt;
-    const size_t n_keys = (e->gt->n_images > e->gt->n_categories ? e->gt->n_images : e->gt->n_categories) + 2;
-    size_t total = 0;
-    for (size_t b = 0; b < dt->n_blocks; b++) total += dt->blocks[b].n;
-    pd_status status = PD_OK;
-    const pd_coco_item **first = malloc((total + 1) * sizeof *first), **second = malloc((total + 1) * sizeof *second);
-    pd_coco_block **const blocks = malloc((dt->n_blocks + 1) * sizeof *blocks);
-    size_t *const count = malloc(n_keys * sizeof *count);
-    if (!first || !second || !blocks || !count) {
-        status = PD_FAIL(err, PD_ENOMEM, "out of memory: %zu detections", total);
-        goto done;
-    }
-    for (size_t b = 0; b < dt->n_blocks; b++) blocks[b] = &dt->blocks[b];
-    if (dt->added) qsort(blocks, dt->n_blocks, sizeof *blocks, compare_blocks);
-    bool by_image;
-    const size_t n = list_items(e, blocks, first, &by_image);
-    PD_TRY_DONE(PD_ALLOC(&e->item_start, e->result->memory, e->n_classes + 1, err));
-#define PASS(field, keys)                                                                                              \
-    do {                                                                                                               \
-        sort_items(e, second, first, n, (field), count, (keys));                                                       \
-        const pd_coco_item **const swap = first;                                                                       \
-        first = second;                                                                                                \
-        second = swap;                                                                                                 \
-    } while (0)
-    if (e->params.no_categories) {
-        PASS(BY_CATEGORY, e->gt->n_categories);
-        PASS(BY_IMAGE, e->gt->n_images);
-        e->item_start[1] = n;
-    } else {
-        if (!by_image) PASS(BY_IMAGE, e->gt->n_images);
-        PASS(BY_CLASS, e->n_classes);
-        memcpy(e->item_start + 1, count, e->n_classes * sizeof *count);
-    }
-#undef PASS
-    e->items = first;
-    first = NULL;
-done:
-    free(first);
-    free(second);
-    free(blocks);
-    free(count);
-    return status;
-}
-
-/* The places that take part, by class and image. Usually the ground truth's own list. */
-static pd_status gather_places(evaluation *e, pd_err *err)
-{
-    const pd_coco_gt *const gt = e->gt;
-    if (!e->image_in && !e->params.categories && !e->params.no_categories && !gt->unlisted_places) {
-        e->places = gt->places;
-        e->place_start = gt->category_start;
-        return PD_OK;
-    }
-    pd_status status = PD_OK;
-    uint32_t *const order = malloc((gt->n_places + 1) * sizeof *order), *const keys =
-                                                                            malloc((gt->n_places + 1) * sizeof *keys);
-    size_t *const count = malloc((gt->n_images + 2) * sizeof *count);
-    e->own_places = malloc((gt->n_places + 1) * sizeof *e->own_places);
-    if (!order || !keys || !count || !e->own_places) {
-        status = PD_FAIL(err, PD_ENOMEM, "out of memory: %zu annotations", gt->n_places);
-        goto done;
-    }
-    PD_TRY_DONE(PD_ALLOC(&e->place_start, e->result->memory, e->n_classes + 1, err));
-    size_t n = 0;
-    for (size_t i = 0; i < gt->n_places; i++) {
-        const pd_coco_place place = gt->places[i];
-        const pd_coco_object *const o = &gt->objects[place.object];
-        /* An object is looked for where it is listed, and filed where it belongs: both must take part. Without
-         * categories it is looked for by image alone. */
-        if (e->image_in && !e->image_in[place.image]) continue;
-        if (!e->params.no_categories && (place.category == PD_COCO_NONE || e->class_of[place.category] == PD_COCO_NONE))
-            continue;
-        if (!listed(e, o->image, o->category)) continue;
-        e->own_places[n++] = place;
-        e->place_start[e->class_of[o->category] + 1] = n;
-    }
-    for (size_t k = 0; k < e->n_classes; k++)
-        if (e->place_start[k + 1] < e->place_start[k]) e->place_start[k + 1] = e->place_start[k];
-    if (e->params.no_categories) {
-        for (size_t i = 0; i < n; i++) keys[i] = gt->objects[e->own_places[i].object].image;
-        pd_coco_sort_by(order, NULL, n, keys, count, gt->n_images);
-        pd_coco_place *const sorted = malloc((n + 1) * sizeof *sorted);
-        if (!sorted) {
-            status = PD_FAIL(err, PD_ENOMEM, "out of memory: %zu annotations", n);
-            goto done;
-        }
-        for (size_t i = 0; i < n; i++) sorted[i] = e->own_places[order[i]];
-        free(e->own_places);
-        e->own_places = sorted;
-    }
-    e->places = e->own_places;
-done:
-    free(order);
-    free(keys);
-    free(count);
-    return status;
-}
-
-/* What every object that takes part must have. */
-static pd_status check_object(const evaluation *e, size_t at, pd_err *err)
-{
-    const pd_coco_object *const o = &e->gt->objects[at];
-    const pd_coco_type type = e->params.type;
-    if (o->has_iscrowd != PD_COCO_GOOD)
-        return pd_coco_object_fail(e->gt, at, err,
-                                   o->has_iscrowd == PD_COCO_ABSENT ? "has no iscrowd"
-                                                                    : "iscrowd is not a number between 0 and 255");
-    if (type == PD_COCO_KEYPOINTS && o->has_num_keypoints == PD_COCO_ABSENT)
-        return pd_coco_object_fail(e->gt, at, err, "has no num_keypoints");
-    const bool ignored = o->crowd || (type == PD_COCO_KEYPOINTS && o->unlabelled);
-    if (!ignored && o->has_area != PD_COCO_GOOD)
-        return pd_coco_object_fail(e->gt, at, err,
-                                   o->has_area == PD_COCO_ABSENT ? "has no area" : "area is not a number");
-    if (type == PD_COCO_BBOX && o->has_bbox != PD_COCO_GOOD)
-        return pd_coco_object_fail(
-            e->gt, at, err, o->has_bbox == PD_COCO_ABSENT ? "has no bbox" : "bbox is not a list of four numbers");
-    if (type == PD_COCO_SEGM && o->has_mask != PD_COCO_GOOD) {
-        if (!(e->gt->options.read & PD_COCO_READ_MASKS))
-            return PD_FAIL(err, PD_EINVAL, "%s was opened without PD_COCO_READ_MASKS", e->gt->name);
-        return pd_coco_object_fail(e->gt, at, err, "%s",
-                                   o->has_mask == PD_COCO_ABSENT ? "has no segmentation" : o->mask_fault);
-    }
-    return PD_OK;
-}
-
-static pd_status gather_objects(evaluation *e, pd_err *err)
-{
-    const size_t A = e->params.n_areas, n = e->place_start[e->n_classes];
-    PD_TRY(PD_ALLOC(&e->to_find, e->result->memory, e->n_classes * A, err));
-    e->objects = malloc((n + 1) * sizeof *e->objects);
-    e->ignore = malloc(n * A + 1);
-    if (!e->objects || !e->ignore) return PD_FAIL(err, PD_ENOMEM, "out of memory: %zu objects", n);
-    for (size_t k = 0; k < e->n_classes; k++) {
-        for (size_t i = e->place_start[k]; i < e->place_start[k + 1]; i++) {
-            PD_TRY(check_object(e, e->places[i].object, err));
-            const pd_coco_object *const o = &e->gt->objects[e->places[i].object];
-            pd_match_object *const out = &e->objects[i];
-            *out = (pd_match_object){.object = e->places[i].object,
-                                     .image = o->image,
-                                     .crowd_overlap = o->crowd_overlap,
-                                     .id_zero = o->id_zero};
-            memcpy(out->bbox, o->bbox, sizeof out->bbox);
-            for (size_t a = 0; a < A; a++) {
-                e->ignore[i * A + a] = pd_match_ignored(o, e->params.type, e->params.areas[a]);
-                e->to_find[k * A + a] += !e->ignore[i * A + a];
-            }
-        }
-        e->result->categories[k].objects = e->to_find[k * A];
-        e->result->objects += e->to_find[k * A];
+    if (p->no_categories) r->categories[0] = (pd_coco_category_ap){.id = pd_coco_int_id(-1), .name = "all"};
+    for (size_t k = 0; k < e->p.n_classes; k++) {
+        r->categories[k].objects = e->p.to_find[k * p->n_areas];
+        r->objects += r->categories[k].objects;
     }
     return PD_OK;
 }
@@ -448,38 +71,24 @@ static pd_status gather_objects(evaluation *e, pd_err *err)
 
 static pd_status make_scratch(evaluation *e, pd_err *err)
 {
-    const size_t threads = (size_t)pd_pool_threads(e->pool), A = e->params.n_areas;
+    const size_t threads = (size_t)pd_pool_threads(e->p.pool), A = e->p.params.n_areas;
     pd_coco_result *const r = e->result;
     PD_TRY(PD_ALLOC(&e->match_scratch, r->memory, threads, err));
     PD_TRY(PD_ALLOC(&e->accumulate_scratch, r->memory, threads, err));
     PD_TRY(PD_ALLOC(&e->thread_errs, r->memory, threads, err));
     PD_TRY(PD_ALLOC(&r->arrays, r->memory, 1, err));
-    const size_t recalls = e->n_classes * A * r->n_limits * r->n_iou;
+    const size_t recalls = e->p.n_classes * A * r->n_limits * r->n_iou;
     size_t precisions;
     if (!pd_mul_fits(recalls, r->n_recall, &precisions) || precisions > SIZE_MAX / 16)
         return PD_FAIL(err, PD_ENOMEM, "out of memory: arrays of %zu x %zu numbers", recalls, r->n_recall);
     /* Not from the arena: every number is written here anyway. */
     r->arrays->precision = malloc((precisions + 1) * sizeof(double));
     r->arrays->recall = malloc((recalls + 1) * sizeof(double));
-    const bool scores = r->arrays->precision && r->arrays->recall && (e->params.keep & PD_COCO_KEEP_ARRAYS);
+    const bool scores = r->arrays->precision && r->arrays->recall && (e->p.params.keep & PD_COCO_KEEP_ARRAYS);
     if (scores) r->arrays->scores = malloc((precisions + 1) * sizeof(double));
     if (!r->arrays->precision || !r->arrays->recall || (scores && !r->arrays->scores))
         return PD_FAIL(err, PD_ENOMEM, "out of memory: arrays of %zu numbers", precisions);
     return PD_OK;
-}
-
-/* First place of the class whose object is of this image or a later one. */
-static size_t first_place(const evaluation *e, size_t class_index, uint32_t image)
-{
-    size_t low = e->place_start[class_index], high = e->place_start[class_index + 1];
-    while (low < high) {
-        const size_t middle = low + (high - low) / 2;
-        if (e->objects[middle].image < image)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
 }
 
 static void match_segment(void *arg, size_t begin, size_t end, int thread)
@@ -488,23 +97,23 @@ static void match_segment(void *arg, size_t begin, size_t end, int thread)
     evaluation *const e = arg;
     pd_match_scratch *const scratch = &e->match_scratch[thread];
     const segment s = e->segments[begin];
-    const size_t last_place = e->place_start[s.class_index + 1], A = e->params.n_areas;
-    size_t place = first_place(e, s.class_index, e->items[s.begin]->image);
+    const size_t last_place = e->p.place_start[s.class_index + 1], A = e->p.params.n_areas;
+    size_t place = pd_coco_first_place(&e->p, s.class_index, e->p.items[s.begin]->image);
     for (size_t i = s.begin; i < s.end;) {
-        const uint32_t image = e->items[i]->image;
+        const uint32_t image = e->p.items[i]->image;
         size_t n = 1, m = 0;
-        while (i + n < s.end && e->items[i + n]->image == image) n++;
-        for (size_t ahead = i + n; ahead < i + n + 16 && ahead < s.end; ahead++) __builtin_prefetch(e->items[ahead]);
-        while (place < last_place && e->objects[place].image < image) place++;
-        while (place + m < last_place && e->objects[place + m].image == image) m++;
+        while (i + n < s.end && e->p.items[i + n]->image == image) n++;
+        for (size_t ahead = i + n; ahead < i + n + 16 && ahead < s.end; ahead++) __builtin_prefetch(e->p.items[ahead]);
+        while (place < last_place && e->p.objects[place].image < image) place++;
+        while (place + m < last_place && e->p.objects[place + m].image == image) m++;
         const size_t slot = i - e->first_item;
         uint32_t *const order = e->orders + slot;
         scratch->cell = i;
-        const size_t kept = pd_match_cell(scratch, &e->match, e->items + i, n, e->objects + place,
-                                          e->ignore + place * A, m, order, e->matches + slot * A);
+        const size_t kept = pd_match_cell(scratch, &e->match, e->p.items + i, n, e->p.objects + place,
+                                          e->p.ignore + place * A, m, order, e->matches + slot * A);
         for (size_t rank = 0; rank < n; rank++) {
             e->ranks[slot + rank] = rank < kept ? (uint32_t)rank : PD_NO_RANK;
-            e->scores[slot + rank] = rank < kept ? e->items[i + order[rank]]->score : 0;
+            e->scores[slot + rank] = rank < kept ? e->p.items[i + order[rank]]->score : 0;
         }
         i += n;
         place += m;
@@ -515,18 +124,18 @@ static void accumulate_class(void *arg, size_t begin, size_t end, int thread)
 {
     (void)end;
     evaluation *const e = arg;
-    const size_t k = e->first_class + begin, A = e->params.n_areas;
-    const size_t slot = e->item_start[k] - e->first_item;
+    const size_t k = e->first_class + begin, A = e->p.params.n_areas;
+    const size_t slot = e->p.item_start[k] - e->first_item;
     pd_accumulate_scratch *const scratch = &e->accumulate_scratch[thread];
     pd_coco_result *const r = e->result;
     const pd_matched_list list = {.scores = e->scores + slot,
                                   .ranks = e->ranks + slot,
                                   .matches = e->matches + slot * A,
-                                  .n = e->item_start[k + 1] - e->item_start[k]};
+                                  .n = e->p.item_start[k + 1] - e->p.item_start[k]};
     pd_err *const err = &e->thread_errs[thread];
     double *const scores = r->arrays->scores ? r->arrays->scores + pd_arrays_at(r, 0, 0, k, 0, 0) : NULL;
     if (pd_accumulate_sort(scratch, &list, err) != PD_OK) return;
-    pd_accumulate(scratch, &e->accumulate, &list, e->to_find + k * A,
+    pd_accumulate(scratch, &e->accumulate, &list, e->p.to_find + k * A,
                   r->arrays->precision + pd_arrays_at(r, 0, 0, k, 0, 0),
                   r->arrays->recall + pd_arrays_recall_at(r, 0, k, 0, 0), scores, err);
     size_t kept = 0;
@@ -539,7 +148,7 @@ static pd_status collect_errors(const evaluation *e, pd_err *err)
 {
     const pd_err *first = NULL;
     size_t cell = SIZE_MAX;
-    for (int t = 0; t < pd_pool_threads(e->pool); t++) {
+    for (int t = 0; t < pd_pool_threads(e->p.pool); t++) {
         const pd_match_scratch *const s = &e->match_scratch[t];
         if (s->err.code != PD_OK && (!first || s->fault_cell < cell)) {
             first = &s->err;
@@ -558,9 +167,9 @@ static pd_status cut_segments(evaluation *e, pd_err *err)
     const size_t most = BATCH / 16;
     e->n_segments = 0;
     for (size_t k = e->first_class; k < e->end_class; k++)
-        for (size_t begin = e->item_start[k], end; begin < e->item_start[k + 1]; begin = end) {
-            end = begin + most < e->item_start[k + 1] ? begin + most : e->item_start[k + 1];
-            while (end < e->item_start[k + 1] && e->items[end]->image == e->items[end - 1]->image) end++;
+        for (size_t begin = e->p.item_start[k], end; begin < e->p.item_start[k + 1]; begin = end) {
+            end = begin + most < e->p.item_start[k + 1] ? begin + most : e->p.item_start[k + 1];
+            while (end < e->p.item_start[k + 1] && e->p.items[end]->image == e->p.items[end - 1]->image) end++;
             PD_TRY(pd_grow(&e->segments, &e->segments_capacity, e->n_segments + 1, sizeof *e->segments, err));
             e->segments[e->n_segments++] = (segment){k, begin, end};
         }
@@ -570,20 +179,20 @@ static pd_status cut_segments(evaluation *e, pd_err *err)
 static pd_status run_batch(evaluation *e, pd_err *err)
 {
     PD_TRY(cut_segments(e, err));
-    pd_parallel_each(e->pool, e->n_segments, match_segment, e);
+    pd_parallel_each(e->p.pool, e->n_segments, match_segment, e);
     PD_TRY(collect_errors(e, err));
-    pd_parallel_each(e->pool, e->end_class - e->first_class, accumulate_class, e);
+    pd_parallel_each(e->p.pool, e->end_class - e->first_class, accumulate_class, e);
     return collect_errors(e, err);
 }
 
 /* One round: up to PD_MATCH_THRESHOLDS thresholds, all classes, batch by batch. */
 static pd_status run_round(evaluation *e, pd_err *err)
 {
-    for (size_t k = 0; k < e->n_classes;) {
+    for (size_t k = 0; k < e->p.n_classes;) {
         e->first_class = k;
-        e->first_item = e->item_start[k];
+        e->first_item = e->p.item_start[k];
         do k++;
-        while (k < e->n_classes && e->item_start[k + 1] - e->first_item <= BATCH);
+        while (k < e->p.n_classes && e->p.item_start[k + 1] - e->first_item <= BATCH);
         e->end_class = k;
         PD_TRY(run_batch(e, err));
     }
@@ -593,15 +202,15 @@ static pd_status run_round(evaluation *e, pd_err *err)
 static pd_status run(evaluation *e, pd_err *err)
 {
     pd_coco_result *const r = e->result;
-    const size_t A = r->n_areas, cells = e->n_classes * A * r->n_limits * r->n_iou;
+    const size_t A = r->n_areas, cells = e->p.n_classes * A * r->n_limits * r->n_iou;
     for (size_t i = 0; i < cells * r->n_recall; i++) r->arrays->precision[i] = -1;
     for (size_t i = 0; r->arrays->scores && i < cells * r->n_recall; i++) r->arrays->scores[i] = -1;
     for (size_t i = 0; i < cells; i++) r->arrays->recall[i] = -1;
     size_t room = BATCH;
-    for (size_t k = 0; k < e->n_classes; k++)
-        if (e->item_start[k + 1] - e->item_start[k] > room) room = e->item_start[k + 1] - e->item_start[k];
-    if (room >= PD_NO_RANK) return PD_FAIL(err, PD_EFORMAT, "%s: %zu detections of one category", e->dt->name, room);
-    if (room > e->item_start[e->n_classes]) room = e->item_start[e->n_classes] + 1;
+    for (size_t k = 0; k < e->p.n_classes; k++)
+        if (e->p.item_start[k + 1] - e->p.item_start[k] > room) room = e->p.item_start[k + 1] - e->p.item_start[k];
+    if (room >= PD_NO_RANK) return PD_FAIL(err, PD_EFORMAT, "%s: %zu detections of one category", e->p.dt->name, room);
+    if (room > e->p.item_start[e->p.n_classes]) room = e->p.item_start[e->p.n_classes] + 1;
     e->scores = malloc(room * sizeof *e->scores);
     e->ranks = malloc(room * sizeof *e->ranks);
     e->orders = malloc(room * sizeof *e->orders);
@@ -610,17 +219,17 @@ static pd_status run(evaluation *e, pd_err *err)
         return PD_FAIL(err, PD_ENOMEM, "out of memory: %zu detections", room);
     for (size_t first = 0; first < r->n_iou; first += PD_MATCH_THRESHOLDS) {
         const size_t n = r->n_iou - first < PD_MATCH_THRESHOLDS ? r->n_iou - first : PD_MATCH_THRESHOLDS;
-        e->match = (pd_match_setup){.gt = e->gt,
-                                    .dt = e->dt,
+        e->match = (pd_match_setup){.gt = e->p.gt,
+                                    .dt = e->p.dt,
                                     .type = r->type,
                                     .thresholds = r->iou_thrs + first,
                                     .n_thresholds = n,
                                     .areas = r->areas,
                                     .n_areas = A,
                                     .limit = r->limits[r->n_limits - 1],
-                                    .variances = e->variances,
-                                    .n_points = e->params.n_sigmas,
-                                    .no_overlaps = r->type == PD_COCO_KEYPOINTS && e->params.no_categories};
+                                    .variances = e->p.variances,
+                                    .n_points = e->p.params.n_sigmas,
+                                    .no_overlaps = r->type == PD_COCO_KEYPOINTS && e->p.params.no_categories};
         e->accumulate = (pd_accumulate_setup){.n_thresholds = n,
                                               .first_threshold = first,
                                               .n_iou = r->n_iou,
@@ -633,19 +242,15 @@ static pd_status run(evaluation *e, pd_err *err)
         for (size_t t = 0; t < n; t++) e->match.least = fmin(e->match.least, pd_match_floor(e->match.thresholds[t]));
         PD_TRY(run_round(e, err));
     }
-    for (size_t k = 0; k < e->n_classes; k++) r->detections += r->categories[k].detections;
+    for (size_t k = 0; k < e->p.n_classes; k++) r->detections += r->categories[k].detections;
     return PD_OK;
 }
 
-static pd_status evaluate(evaluation *e, const pd_coco_params *params, pd_err *err)
+static pd_status evaluate(evaluation *e, const pd_coco_gt *gt, const pd_coco_dt *dt, const pd_coco_params *params,
+                          pd_pool *pool, pd_err *err)
 {
-    PD_TRY(fill_params(e, params, err));
-    PD_TRY(choose_images(e, err));
-    PD_TRY(choose_classes(e, err));
-    PD_TRY(check_items(e, err));
-    PD_TRY(gather_items(e, err));
-    PD_TRY(gather_places(e, err));
-    PD_TRY(gather_objects(e, err));
+    PD_TRY(pd_coco_prepare(&e->p, gt, dt, params, pool, e->result->memory, err));
+    PD_TRY(describe(e, err));
     PD_TRY(make_scratch(e, err));
     PD_TRY(run(e, err));
     return pd_coco_summarize(e->result, err);
@@ -653,14 +258,11 @@ static pd_status evaluate(evaluation *e, const pd_coco_params *params, pd_err *e
 
 static void release(evaluation *e)
 {
-    for (int t = 0; t < pd_pool_threads(e->pool); t++) {
+    for (int t = 0; t < pd_pool_threads(e->p.pool); t++) {
         if (e->match_scratch) pd_match_scratch_free(&e->match_scratch[t]);
         if (e->accumulate_scratch) pd_accumulate_scratch_free(&e->accumulate_scratch[t]);
     }
-    free(e->items);
-    free(e->own_places);
-    free(e->objects);
-    free(e->ignore);
+    pd_coco_prepared_release(&e->p);
     free(e->scores);
     free(e->ranks);
     free(e->orders);
@@ -671,14 +273,13 @@ static void release(evaluation *e)
 pd_status pd_coco_evaluate(pd_coco_result **out, const pd_coco_gt *gt, const pd_coco_dt *dt,
                            const pd_coco_params *params, pd_pool *pool, pd_err *err)
 {
-    evaluation e = {.gt = gt, .dt = dt, .pool = pool};
-    if (dt->gt != gt) return PD_FAIL(err, PD_EINVAL, "%s was read for another ground truth", dt->name);
+    evaluation e = {.p.pool = pool};
     e.result = calloc(1, sizeof *e.result);
     if (!e.result || !(e.result->memory = pd_arena_new())) {
         free(e.result);
         return PD_FAIL(err, PD_ENOMEM, "out of memory");
     }
-    const pd_status status = evaluate(&e, params, err);
+    const pd_status status = evaluate(&e, gt, dt, params, pool, err);
     release(&e);
     if (status == PD_OK)
         *out = e.result;
