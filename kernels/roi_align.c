@@ -6,7 +6,6 @@
 
 #define MAX_BINS 64
 #define MAX_SAMPLES 65536 /* per bin and axis: a box so large is a constant to within float32 */
-#define SLICE 32          /* channels of one piece of the backward pass */
 
 enum { ROIS, N_ROIS, LEVELS };
 
@@ -55,13 +54,13 @@ static void fill_axis(axis *a, const roi_args *args, double start, double length
     }
 }
 
-static float weight_at(const axis *a, const roi_args *args, int bin, int pixel)
+PD_INLINE float weight_at(const axis *a, const roi_args *args, int bin, int pixel)
 {
     const int i = pixel - a->first[bin];
     return i >= 0 && i < a->count[bin] ? a->weight[(size_t)bin * (size_t)args->longest + (size_t)pixel] : 0.f;
 }
 
-PD_CLONES static void add_scaled(float *restrict to, const float *restrict from, float scale, size_t n)
+PD_INLINE void add_scaled(float *restrict to, const float *restrict from, float scale, size_t n)
 {
     for (size_t i = 0; i < n; i++) to[i] += scale * from[i];
 }
@@ -84,6 +83,7 @@ static pd_status plan(pd_node *node, pd_device *device, pd_err *err)
 typedef struct job {
     pd_node *node;
     const pd_run *run;
+    size_t width; /* backward: channels of a piece */
 } job;
 
 typedef struct cut {
@@ -115,6 +115,27 @@ static bool used(const pd_node *node, size_t number)
     return !n_rois || (int)(number % (size_t)a->m) < n_rois[number / (size_t)a->m];
 }
 
+/* One box's bins; out is zeroed. */
+PD_CLONES static void gather(const pd_node *node, const cut *c, float *out)
+{
+    const roi_args *a = node->args;
+    const size_t ch = (size_t)a->c, row = (size_t)a->size * ch, w = (size_t)a->w[c->level];
+    const float *map = (const float *)node->in[LEVELS + c->level]->data + c->image * (size_t)a->h[c->level] * w * ch;
+    for (int y = c->y.begin; y < c->y.end; y++) {
+        const float *line = map + (size_t)y * w * ch;
+        memset(c->row, 0, row * sizeof *c->row);
+        for (int q = 0; q < a->size; q++)
+            for (int i = 0; i < c->x.count[q]; i++) {
+                const int x = c->x.first[q] + i;
+                add_scaled(c->row + (size_t)q * ch, line + (size_t)x * ch, weight_at(&c->x, a, q, x), ch);
+            }
+        for (int p = 0; p < a->size; p++) {
+            const float weight = weight_at(&c->y, a, p, y);
+            if (weight != 0) add_scaled(out + (size_t)p * row, c->row, weight, row);
+        }
+    }
+}
+
 static void forward_rois(void *arg, size_t begin, size_t end, int thread)
 {
     const pd_node *node = ((const job *)arg)->node;
@@ -126,28 +147,14 @@ static void forward_rois(void *arg, size_t begin, size_t end, int thread)
         if (!used(node, r)) continue;
         cut c;
         begin_cut(&c, node, r, thread);
-        const int h = a->h[c.level], w = a->w[c.level];
-        const float *map = (const float *)node->in[LEVELS + c.level]->data + c.image * (size_t)h * (size_t)w * ch;
-        for (int y = c.y.begin; y < c.y.end; y++) {
-            const float *line = map + (size_t)y * (size_t)w * ch;
-            memset(c.row, 0, row * sizeof *c.row);
-            for (int q = 0; q < a->size; q++)
-                for (int i = 0; i < c.x.count[q]; i++) {
-                    const int x = c.x.first[q] + i;
-                    add_scaled(c.row + (size_t)q * ch, line + (size_t)x * ch, weight_at(&c.x, a, q, x), ch);
-                }
-            for (int p = 0; p < a->size; p++) {
-                const float weight = weight_at(&c.y, a, p, y);
-                if (weight != 0) add_scaled(out + (size_t)p * row, c.row, weight, row);
-            }
-        }
+        gather(node, &c, out);
     }
 }
 
 static pd_status fwd(pd_node *node, const pd_run *run, pd_err *err)
 {
     const roi_args *a = node->args;
-    job j = {node, run};
+    job j = {node, run, 0};
     const int *n_rois = node->in[N_ROIS] ? node->in[N_ROIS]->data : NULL;
     for (int i = 0; i < a->n && n_rois; i++)
         if (n_rois[i] < 0 || n_rois[i] > a->m)
@@ -156,13 +163,17 @@ static pd_status fwd(pd_node *node, const pd_run *run, pd_err *err)
     return PD_OK;
 }
 
-static size_t slices(const roi_args *a)
+/* Channels of one piece of the backward pass: pieces enough to keep the threads busy. A channel's sum is the same
+ * whatever piece it is in. */
+static size_t slice_width(const roi_args *a, int threads)
 {
-    return ((size_t)a->c + SLICE - 1) / SLICE;
+    const size_t pieces = (3 * (size_t)threads + (size_t)a->n - 1) / (size_t)a->n;
+    const size_t width = ((size_t)a->c + pieces - 1) / pieces;
+    return (width + 15) / 16 * 16;
 }
 
 /* One box's part of the gradient, channels [c0, c0 + n). */
-static void scatter(const pd_node *node, const cut *c, const float *dy, size_t c0, size_t n)
+PD_CLONES static void scatter(const pd_node *node, const cut *c, const float *dy, size_t c0, size_t n)
 {
     const roi_args *a = node->args;
     const size_t ch = (size_t)a->c, w = (size_t)a->w[c->level];
@@ -187,12 +198,13 @@ static void scatter(const pd_node *node, const cut *c, const float *dy, size_t c
 /* Pieces of (image, slice of channels): no two write the same place, and each adds its boxes in order. */
 static void backward_pieces(void *arg, size_t begin, size_t end, int thread)
 {
-    const pd_node *node = ((const job *)arg)->node;
+    const job *j = arg;
+    const pd_node *node = j->node;
     const roi_args *a = node->args;
-    const size_t bins = (size_t)a->size * (size_t)a->size;
+    const size_t bins = (size_t)a->size * (size_t)a->size, slices = ((size_t)a->c + j->width - 1) / j->width;
     for (size_t piece = begin; piece < end; piece++) {
-        const size_t image = piece / slices(a), c0 = piece % slices(a) * SLICE;
-        const size_t n = (size_t)a->c - c0 < SLICE ? (size_t)a->c - c0 : SLICE;
+        const size_t image = piece / slices, c0 = piece % slices * j->width;
+        const size_t n = (size_t)a->c - c0 < j->width ? (size_t)a->c - c0 : j->width;
         for (size_t r = image * (size_t)a->m; r < (image + 1) * (size_t)a->m; r++) {
             if (!used(node, r)) continue;
             cut c;
@@ -212,13 +224,14 @@ static void zero_range(void *arg, size_t begin, size_t end, int thread)
 static pd_status bwd(pd_node *node, const pd_run *run, pd_err *err)
 {
     const roi_args *a = node->args;
-    job j = {node, run};
+    const size_t width = slice_width(a, pd_pool_threads(run->device->pool));
+    job j = {node, run, width};
     (void)err;
     for (int l = 0; l < a->levels; l++)
         if (pd_wants_grad(node, LEVELS + l) && !pd_adds_grad(node, LEVELS + l, run))
             pd_parallel(run->device->pool, pd_shape_size(node->in[LEVELS + l]->shape), zero_range,
                         node->in[LEVELS + l]->grad);
-    pd_parallel_each(run->device->pool, (size_t)a->n * slices(a), backward_pieces, &j);
+    pd_parallel_each(run->device->pool, (size_t)a->n * (((size_t)a->c + width - 1) / width), backward_pieces, &j);
     return PD_OK;
 }
 
