@@ -273,7 +273,8 @@ pd_status pd_postprocess(pd_detection *out, int *count, const pd_head_outputs *h
         return PD_FAIL(err, PD_EINVAL, "postprocess: %d images of %d anchors with %d classes", heads->n,
                        pd_anchor_count(heads->grid), heads->k);
     const size_t n = (size_t)heads->n, anchors = n * (size_t)pd_anchor_count(heads->grid);
-    job j = {.out = out, .count = count, .heads = heads, .info = info, .cfg = cfg};
+    job j = {.out = out, .heads = heads, .info = info, .cfg = cfg};
+    j.count = count;
     pd_status status = PD_OK;
     j.bound = logit_bound(cfg->score_thresh);
     j.top = malloc(anchors * sizeof *j.top + 1);
@@ -354,7 +355,9 @@ pd_status pd_postprocess_rois(pd_detection *out, int *count, const pd_roi_output
         if (heads->count[i] < 0 || heads->count[i] > heads->m)
             return PD_FAIL(err, PD_EINVAL, "postprocess: image %d has %d rows, the room is %d", i, heads->count[i],
                            heads->m);
-    roi_job j = {out, count, heads, info, cfg, calloc((size_t)heads->n + 1, sizeof *j.failed)};
+    roi_job j = {.out = out, .heads = heads, .info = info, .cfg = cfg};
+    j.count = count;
+    j.failed = calloc((size_t)heads->n + 1, sizeof *j.failed);
     bool ok = j.failed != NULL;
     if (ok) pd_parallel_each(pool, (size_t)heads->n, detect_roi_images, &j);
     for (int i = 0; i < heads->n && ok; i++) ok = !j.failed[i];

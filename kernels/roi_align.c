@@ -184,7 +184,7 @@ PD_CLONES static void scatter(const pd_node *node, const cut *c, const float *dy
             memset(c->row, 0, n * sizeof *c->row);
             for (int p = 0; p < a->size; p++) {
                 const float weight = weight_at(&c->y, a, p, y);
-                const size_t bin = (size_t)(p * a->size + q);
+                const size_t bin = (size_t)p * (size_t)a->size + (size_t)q;
                 if (weight != 0) add_scaled(c->row, dy + bin * ch + c0, weight, n);
             }
             for (int i = 0; i < c->x.count[q]; i++) {

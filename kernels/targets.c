@@ -53,7 +53,7 @@ static double group_norm(pd_norm rule, const int *count, int first, int last)
 {
     int sum = 0;
     for (int i = first; i < last; i++) {
-        const int pos = count[2 * i], neg = count[2 * i + 1];
+        const int pos = count[2 * (size_t)i], neg = count[2 * (size_t)i + 1];
         if (rule == PD_NORM_POSITIVES) sum += at_least_one(pos);
         if (rule == PD_NORM_SAMPLES) sum += at_least_one(pos) + at_least_one(neg);
         if (rule == PD_NORM_ALL) sum += pos + neg;
