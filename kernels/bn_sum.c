@@ -277,33 +277,43 @@ typedef struct backward {
     float *q, *r;   /* (branches, c) */
 } backward;
 
+/* dy is loaded before the mask is asked for: a conditional load would keep the loop from being vectorised. */
+PD_INLINE float masked(float dy, float y, const bool relu)
+{
+    return relu ? (y > 0 ? dy : 0) : dy;
+}
+
+/* Adds `pair` + 1 rows that begin at element o to the sums: of g, and of g (z_k - mean_k) for every branch. */
+PD_INLINE void reduce_row(const backward *b, size_t o, const size_t pair, float *sums, const int branches,
+                          const bool relu)
+{
+    const size_t c = b->l.c, j = pair * c;
+    const float *restrict dy = b->dy + o, *restrict y = b->y + o;
+    const float *restrict z0 = b->z[0] + o, *restrict m0 = b->mean[0];
+    const float *restrict z1 = branches > 1 ? b->z[1] + o : NULL, *restrict m1 = b->mean[1];
+    const float *restrict z2 = branches > 2 ? b->z[2] + o : NULL, *restrict m2 = b->mean[2];
+    const float *restrict z3 = branches > 3 ? b->z[3] + o : NULL, *restrict m3 = b->mean[3];
+    const float *restrict z4 = branches > 4 ? b->z[4] + o : NULL, *restrict m4 = b->mean[4];
+    float *restrict sg = sums, *restrict s0 = sums + c, *restrict s1 = sums + 2 * c, *restrict s2 = sums + 3 * c;
+    float *restrict s3 = sums + 4 * c, *restrict s4 = sums + 5 * c;
+    for (size_t i = 0; i < c; i++) {
+        const float d = dy[i], e = dy[i + j];
+        const float g = masked(d, y[i], relu), h = pair ? masked(e, y[i + j], relu) : 0;
+        sg[i] += g + h;
+        s0[i] += g * (z0[i] - m0[i]) + h * (z0[i + j] - m0[i]);
+        if (branches > 1) s1[i] += g * (z1[i] - m1[i]) + h * (z1[i + j] - m1[i]);
+        if (branches > 2) s2[i] += g * (z2[i] - m2[i]) + h * (z2[i + j] - m2[i]);
+        if (branches > 3) s3[i] += g * (z3[i] - m3[i]) + h * (z3[i + j] - m3[i]);
+        if (branches > 4) s4[i] += g * (z4[i] - m4[i]) + h * (z4[i + j] - m4[i]);
+    }
+}
+
 PD_INLINE void reduce_rows(const backward *b, size_t first, size_t rows, float *sums, const int branches,
                            const bool relu)
 {
-    const size_t c = b->l.c;
-    float *restrict sg = sums, *restrict s0 = sums + c, *restrict s1 = sums + 2 * c, *restrict s2 = sums + 3 * c;
-    float *restrict s3 = sums + 4 * c, *restrict s4 = sums + 5 * c;
-    const size_t step = 2;
-    for (size_t r = first; r < first + rows; r += step) {
-        const bool pair = r + 1 < first + rows;
-        const size_t o = r * c, second = pair ? c : 0;
-        const float weight = pair ? 1.f : 0.f;
-        const float *restrict dy = b->dy + o, *restrict y = b->y + o;
-        const float *restrict z0 = b->z[0] + o, *restrict z1 = branches > 1 ? b->z[1] + o : NULL;
-        const float *restrict z2 = branches > 2 ? b->z[2] + o : NULL, *restrict z3 = branches > 3 ? b->z[3] + o : NULL;
-        const float *restrict z4 = branches > 4 ? b->z[4] + o : NULL;
-        for (size_t i = 0; i < c; i++) {
-            const size_t j = i + second;
-            const float g = relu ? (y[i] > 0 ? dy[i] : 0) : dy[i];
-            const float h = weight * (relu ? (y[j] > 0 ? dy[j] : 0) : dy[j]);
-            sg[i] += g + h;
-            s0[i] += g * (z0[i] - b->mean[0][i]) + h * (z0[j] - b->mean[0][i]);
-            if (branches > 1) s1[i] += g * (z1[i] - b->mean[1][i]) + h * (z1[j] - b->mean[1][i]);
-            if (branches > 2) s2[i] += g * (z2[i] - b->mean[2][i]) + h * (z2[j] - b->mean[2][i]);
-            if (branches > 3) s3[i] += g * (z3[i] - b->mean[3][i]) + h * (z3[j] - b->mean[3][i]);
-            if (branches > 4) s4[i] += g * (z4[i] - b->mean[4][i]) + h * (z4[j] - b->mean[4][i]);
-        }
-    }
+    size_t r = 0;
+    for (; r + 2 <= rows; r += 2) reduce_row(b, (first + r) * b->l.c, 1, sums, branches, relu);
+    if (r < rows) reduce_row(b, (first + r) * b->l.c, 0, sums, branches, relu);
 }
 
 PD_INLINE void reduce_some(const backward *b, size_t begin, size_t end, const int branches)
@@ -333,18 +343,22 @@ PD_CLONES static void reduce(void *arg, size_t begin, size_t end, int thread)
     }
 }
 
-/* Sums over a sample's units, for a range of the (samples, 1 + branches, c) totals. */
+#define TOTAL_BLOCK 64
+
+/* Sums over a sample's units, for a range of blocks of the (samples, 1 + branches, c) totals. */
 PD_CLONES static void add_units(void *arg, size_t begin, size_t end, int thread)
 {
     (void)thread;
     const backward *b = arg;
-    const size_t width = (size_t)(1 + b->args->branches) * b->l.c;
+    const size_t width = (size_t)(1 + b->args->branches) * b->l.c, blocks = (width + TOTAL_BLOCK - 1) / TOTAL_BLOCK;
     for (size_t at = begin; at < end; at++) {
-        const size_t sample = at / width, i = at % width;
+        const size_t sample = at / blocks, i = at % blocks * TOTAL_BLOCK;
+        const size_t n = width - i < TOTAL_BLOCK ? width - i : TOTAL_BLOCK;
         const float *p = b->partial + sample * b->l.units_per_sample * width + i;
-        double s = 0;
-        for (size_t u = 0; u < b->l.units_per_sample; u++) s += (double)p[u * width];
-        b->total[at] = (float)s;
+        double sum[TOTAL_BLOCK] = {0};
+        for (size_t u = 0; u < b->l.units_per_sample; u++, p += width)
+            for (size_t k = 0; k < n; k++) sum[k] += (double)p[k];
+        for (size_t k = 0; k < n; k++) b->total[sample * width + i + k] = (float)sum[k];
     }
 }
 
@@ -353,47 +367,60 @@ static void put(float *grad, size_t i, double value, bool add)
     grad[i] = (float)value + (add ? grad[i] : 0.f);
 }
 
-/* Gradients of gamma, beta and the gate, and the coefficients of dz. */
-static void finish_reduce(const backward *b)
+static float gate_weight(const backward *b, size_t sample, int branch)
 {
+    const pd_value *gate = b->node->in[GATE];
+    if (!gate) return 1;
+    return ((const float *)gate->data)[sample * (size_t)gate->shape.dim[1] + (size_t)b->args->gate[branch]];
+}
+
+/* Gradients of gamma and beta, and the coefficients of dz, for a range of channels. */
+static void finish_reduce(void *arg, size_t begin, size_t end, int thread)
+{
+    (void)thread;
+    const backward *b = arg;
     const size_t c = b->l.c, width = (size_t)(1 + b->args->branches) * c;
     const double m = (double)(b->l.samples * b->l.rows);
     const pd_node *node = b->node;
-    const pd_value *gate = node->in[GATE];
-    const size_t gates = gate ? (size_t)gate->shape.dim[1] : 0;
-    const bool wants_gate = gate && pd_wants_grad(node, GATE);
-    if (wants_gate && !pd_adds_grad(node, GATE, b->run)) memset(gate->grad, 0, b->l.samples * gates * sizeof(float));
     for (int k = 0; k < b->args->branches; k++) {
-        const float *gamma = node->in[IN(k, GAMMA)]->data, *beta = node->in[IN(k, BETA)]->data;
-        const float *rstd = saved_rstd(node, k, c), *mean = b->mean[k];
+        const float *gamma = node->in[IN(k, GAMMA)]->data, *rstd = saved_rstd(node, k, c), *mean = b->mean[k];
         float *q = b->q + (size_t)k * c, *r = b->r + (size_t)k * c;
-        const size_t column = (size_t)b->args->gate[k];
         const bool want_gamma = pd_wants_grad(node, IN(k, GAMMA)), want_beta = pd_wants_grad(node, IN(k, BETA));
-        for (size_t i = 0; i < c; i++) {
+        for (size_t i = begin; i < end; i++) {
             double dbeta = 0, dgamma = 0;
+            const double gr = (double)gamma[i] * (double)rstd[i];
             for (size_t n = 0; n < b->l.samples; n++) {
-                const double a = gate ? (double)((const float *)gate->data)[n * gates + column] : 1;
-                const float *t = b->total + n * width;
-                dbeta += a * (double)t[i];
-                dgamma += a * (double)t[(size_t)(1 + k) * c + i] * (double)rstd[i];
+                const float a = gate_weight(b, n, k), *t = b->total + n * width;
+                dbeta += (double)a * (double)t[i];
+                dgamma += (double)a * (double)t[(size_t)(1 + k) * c + i] * (double)rstd[i];
+                b->p[(n * (size_t)b->args->branches + (size_t)k) * c + i] = a * (gamma[i] * rstd[i]);
             }
             if (want_gamma) put(node->in[IN(k, GAMMA)]->grad, i, dgamma, pd_adds_grad(node, IN(k, GAMMA), b->run));
             if (want_beta) put(node->in[IN(k, BETA)]->grad, i, dbeta, pd_adds_grad(node, IN(k, BETA), b->run));
-            const double gr = (double)gamma[i] * (double)rstd[i];
             q[i] = b->args->set.batch_stats ? (float)(-gr * (double)rstd[i] * dgamma / m) : 0.f;
             r[i] = b->args->set.batch_stats ? (float)(-gr * dbeta / m) - q[i] * mean[i] : 0.f;
         }
+    }
+}
+
+/* Gradient of the gate: every sample's sum of g * branch. */
+static void gate_gradient(const backward *b)
+{
+    const pd_node *node = b->node;
+    const pd_value *gate = node->in[GATE];
+    if (!gate || !pd_wants_grad(node, GATE)) return;
+    const size_t c = b->l.c, width = (size_t)(1 + b->args->branches) * c, gates = (size_t)gate->shape.dim[1];
+    if (!pd_adds_grad(node, GATE, b->run)) memset(gate->grad, 0, b->l.samples * gates * sizeof(float));
+    for (int k = 0; k < b->args->branches; k++) {
+        const float *gamma = node->in[IN(k, GAMMA)]->data, *beta = node->in[IN(k, BETA)]->data;
+        const float *rstd = saved_rstd(node, k, c);
         for (size_t n = 0; n < b->l.samples; n++) {
-            const float a = gate ? ((const float *)gate->data)[n * gates + column] : 1;
-            float *p = b->p + (n * (size_t)b->args->branches + (size_t)k) * c;
             const float *t = b->total + n * width;
             double da = 0;
-            for (size_t i = 0; i < c; i++) {
-                p[i] = a * (gamma[i] * rstd[i]);
+            for (size_t i = 0; i < c; i++)
                 da += (double)gamma[i] * (double)rstd[i] * (double)t[(size_t)(1 + k) * c + i] +
                       (double)beta[i] * (double)t[i];
-            }
-            if (wants_gate) gate->grad[n * gates + column] += (float)da;
+            gate->grad[n * gates + (size_t)b->args->gate[k]] += (float)da;
         }
     }
 }
@@ -413,7 +440,7 @@ PD_INLINE void apply_rows(const backward *b, size_t first, size_t rows, const fl
         const float *q = b->q, *r = b->r;
         PD_IVDEP
         for (size_t i = 0; i < c; i++) {
-            const float g = relu ? (y[i] > 0 ? dy[i] : 0) : dy[i];
+            const float d = dy[i], g = masked(d, y[i], relu);
             if (residual == 1) res[i] = g;
             if (residual == 2) res[i] += g;
             d0[i] = p[i] * g + (q[i] * z0[i] + r[i]);
@@ -488,8 +515,9 @@ static pd_status bn_bwd(pd_node *node, const pd_run *run, pd_err *err)
     }
     pd_pool *pool = run->device->pool;
     pd_parallel(pool, b.l.units, reduce, &b);
-    pd_parallel(pool, b.l.samples * width, add_units, &b);
-    finish_reduce(&b);
+    pd_parallel(pool, b.l.samples * ((width + TOTAL_BLOCK - 1) / TOTAL_BLOCK), add_units, &b);
+    pd_parallel(pool, c, finish_reduce, &b);
+    gate_gradient(&b);
     pd_parallel(pool, b.l.units, apply, &b);
     return PD_OK;
 }
