@@ -20,7 +20,8 @@ static inline size_t pd_arrays_at(const pd_coco_result *r, size_t t, size_t rec,
     return pd_arrays_recall_at(r, t, k, a, m) * r->n_recall + rec;
 }
 
-/* Fills stats, names, lines, ap_max and the numbers of the categories. */
-pd_status pd_coco_summarize(pd_coco_result *result, pd_err *err);
+/* Fills stats, names, lines, ap_max and the numbers of the categories. frequency (K): LVIS's groups; NULL: COCO's
+ * numbers. */
+pd_status pd_coco_summarize(pd_coco_result *result, const char *frequency, pd_err *err);
 
 #endif

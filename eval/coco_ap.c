@@ -24,6 +24,7 @@ typedef struct {
     double *scores;
     uint32_t *ranks, *orders;
     pd_match *matches;
+    char *frequency; /* (n_classes) LVIS: 'r', 'c', 'f' */
     segment *segments;
     size_t n_segments, segments_capacity;
     size_t first_class, end_class; /* of the batch */
@@ -53,11 +54,13 @@ static pd_status describe(evaluation *e, pd_err *err)
     r->n_categories = e->p.n_classes;
     PD_TRY(PD_ALLOC(&r->categories, r->memory, e->p.n_classes, err));
     const pd_coco_gt *const gt = e->p.gt;
+    PD_TRY(PD_ALLOC(&e->frequency, r->memory, e->p.n_classes, err));
     for (size_t c = 0; c < gt->n_categories; c++) {
         const uint32_t k = e->p.class_of[c];
         if (k == PD_COCO_NONE || p->no_categories) continue;
         r->categories[k].id = gt->categories[c].id;
         r->categories[k].name = gt->categories[c].name;
+        e->frequency[k] = gt->frequency[c];
     }
     if (p->no_categories) r->categories[0] = (pd_coco_category_ap){.id = pd_coco_int_id(-1), .name = "all"};
     for (size_t k = 0; k < e->p.n_classes; k++) {
@@ -229,6 +232,7 @@ static pd_status run(evaluation *e, pd_err *err)
                                     .limit = r->limits[r->n_limits - 1],
                                     .variances = e->p.variances,
                                     .n_points = e->p.params.n_sigmas,
+                                    .lvis = e->p.params.lvis,
                                     .no_overlaps = r->type == PD_COCO_KEYPOINTS && e->p.params.no_categories};
         e->accumulate = (pd_accumulate_setup){.n_thresholds = n,
                                               .first_threshold = first,
@@ -253,7 +257,7 @@ static pd_status evaluate(evaluation *e, const pd_coco_gt *gt, const pd_coco_dt 
     PD_TRY(describe(e, err));
     PD_TRY(make_scratch(e, err));
     PD_TRY(run(e, err));
-    return pd_coco_summarize(e->result, err);
+    return pd_coco_summarize(e->result, e->p.params.lvis ? e->frequency : NULL, err);
 }
 
 static void release(evaluation *e)

@@ -35,6 +35,11 @@ typedef struct pd_coco_params {
     size_t n_areas;
     const double *sigmas; /* of keypoints, as many as points; default COCO's 17 of a person */
     size_t n_sigmas;
+    /* LVIS (Gupta et al. 2019): categories are marked in some images only. Detections of an image count for categories
+     * that it has or lists in neg_category_ids; unmatched ones of not_exhaustive_category_ids are ignored; the best 300
+     * of an image (the largest limit) take part; what has no area does not. Thirteen numbers, as lvis-api 0.5.3 has
+     * them. */
+    bool lvis;
     bool no_categories;       /* all categories as one (pycocotools useCats = 0) */
     const pd_coco_id *images; /* evaluate on these only; an unknown id is an error. NULL: all */
     size_t n_images;
@@ -57,11 +62,11 @@ typedef struct pd_coco_category_ap {
     size_t detections; /* within the limit */
 } pd_coco_category_ap;
 
-#define PD_COCO_STATS 12
+#define PD_COCO_STATS 13
 
 typedef struct pd_coco_result {
     pd_coco_type type;
-    int n_stats;                      /* 12, keypoints 10 */
+    int n_stats;                      /* 12, keypoints 10, LVIS 13 */
     double stats[PD_COCO_STATS];      /* AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl; see names */
     const char *names[PD_COCO_STATS]; /* "AP", "AP50", ... */
     char lines[PD_COCO_STATS][128];   /* pycocotools' summary, without newline; "" for a limit that is not there */

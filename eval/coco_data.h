@@ -22,6 +22,7 @@ typedef struct pd_coco_object {
                          */
     bool id_zero;       /* a match to it counts as none */
     bool unlabelled;    /* num_keypoints is 0 */
+    bool ignore_key;    /* "ignore" is not 0: means something to LVIS only */
     uint32_t n_points;
     const double *keypoints; /* (n_points, 3) */
     pd_mask mask;
@@ -130,6 +131,9 @@ static inline double pd_coco_item_area(const pd_coco_dt *dt, const pd_coco_item 
 /* "GT.json: annotations[17] (id 4)" in front of err's sentence. */
 pd_status pd_coco_object_fail(const pd_coco_gt *gt, size_t object, pd_err *err, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
+
+/* Whether the image lists the category. */
+bool pd_coco_listed_by_image(const pd_coco_id_lists *lists, uint32_t image, uint32_t category);
 
 /* Reads a list of exactly four numbers into out. BAD for anything else that is valid JSON. */
 pd_coco_field pd_coco_read_box(pd_js *j, double out[4]);

@@ -275,7 +275,7 @@ static bool read_object(void *part, const void *context, pd_js *j)
         } else if (pd_js_is(key, "ignore")) {
             value = 0;
             pd_coco_read_number(j, &value);
-            list->ignore_keys += value != 0;
+            o->ignore_key = value != 0;
         } else {
             if (pd_js_is(key, "segmentation")) raw->mask_at = pd_js_start(j);
             pd_js_skip(j);
@@ -288,6 +288,7 @@ static bool read_object(void *part, const void *context, pd_js *j)
         return pd_js_fail(j, start,
                           raw->id.kind == PD_COCO_ID_NULL ? "this annotation has no id"
                                                           : "this annotation's id is text; a number is needed");
+    list->ignore_keys += o->ignore_key;
     o->id_zero = raw->id.kind == PD_COCO_ID_WHOLE && raw->id.whole == 0;
     list->n++;
     return true;
@@ -418,6 +419,48 @@ static pd_status list_categories(reading *r, id_place *list, pd_err *err)
         PD_TRY(keep_text(&gt->categories[i].name, raw->name, gt->memory, err));
     }
     return pd_coco_id_table_make(&gt->category_table, ids, gt->n_categories, gt->memory, err);
+}
+
+/* LVIS: the categories that each image lists, as indexes. at[i]: offset of image i's list, 0 where there is none. */
+static pd_status read_id_lists(pd_coco_id_lists *out, const reading *r, const size_t *at, pd_err *err)
+{
+    pd_coco_gt *const gt = r->gt;
+    size_t capacity = 0, n = 0;
+    uint32_t *items = NULL;
+    pd_status status = PD_OK;
+    PD_TRY_DONE(PD_ALLOC(&out->start, gt->memory, gt->n_images + 1, err));
+    for (size_t i = 0; i < gt->n_images; i++) {
+        if (at[i]) {
+            pd_js j;
+            pd_coco_raw_id id;
+            pd_js_begin_at(&j, r->text.data, r->text.size, gt->name, at[i]);
+            pd_js_array(&j);
+            while (pd_js_item(&j) && pd_coco_read_id(&j, &id)) {
+                PD_TRY_DONE(pd_grow(&items, &capacity, n + 1, sizeof *items, err));
+                items[n] = pd_coco_id_find_raw(&gt->category_table, id, r->text.data);
+                n += items[n] != PD_COCO_NONE;
+            }
+            PD_TRY_DONE(pd_js_error(&j, err));
+        }
+        out->start[i + 1] = n;
+    }
+    PD_TRY_DONE(PD_ALLOC(&out->items, gt->memory, n, err));
+    if (n) memcpy(out->items, items, n * sizeof *items);
+done:
+    free(items);
+    return status;
+}
+
+static pd_status read_federation(reading *r, const id_place *images, pd_err *err)
+{
+    size_t *const at = malloc((r->gt->n_images + 1) * sizeof *at);
+    if (!at) return PD_FAIL(err, PD_ENOMEM, "%s: out of memory", r->gt->name);
+    for (size_t i = 0; i < r->gt->n_images; i++) at[i] = r->images[images[i].at].negative;
+    pd_status status = read_id_lists(&r->gt->negative, r, at, err);
+    for (size_t i = 0; i < r->gt->n_images; i++) at[i] = r->images[images[i].at].not_exhaustive;
+    if (status == PD_OK) status = read_id_lists(&r->gt->not_exhaustive, r, at, err);
+    free(at);
+    return status;
 }
 
 static pd_status gather_objects(reading *r, pd_err *err)
@@ -617,11 +660,15 @@ static pd_status build(reading *r, const char *name, pd_err *err)
     PD_TRY(pd_strdup(&gt->name, gt->memory, name, err));
     PD_TRY(read_file(r, gt->name, err));
     const size_t most = r->n_images > r->n_categories ? r->n_images : r->n_categories;
-    id_place *const list = malloc((most + 1) * sizeof *list);
-    if (!list) return PD_FAIL(err, PD_ENOMEM, "out of memory: %zu ids", most);
-    pd_status status = list_images(r, list, err);
-    if (status == PD_OK) status = list_categories(r, list, err);
-    free(list);
+    id_place *const images = malloc((most + 1) * sizeof *images), *const categories =
+                                                                      malloc((most + 1) * sizeof *images);
+    pd_status status = PD_OK;
+    if (!images || !categories) status = PD_FAIL(err, PD_ENOMEM, "out of memory: %zu ids", most);
+    if (status == PD_OK) status = list_images(r, images, err);
+    if (status == PD_OK) status = list_categories(r, categories, err);
+    if (status == PD_OK && (gt->options.read & PD_COCO_READ_LVIS)) status = read_federation(r, images, err);
+    free(images);
+    free(categories);
     if (status != PD_OK) return status;
     PD_TRY(gather_objects(r, err));
     if (gt->options.read & PD_COCO_READ_MASKS) PD_TRY(read_masks(r, err));

@@ -71,6 +71,14 @@ static void sort_by_key(uint32_t *order, const uint64_t *keys, size_t n, uint32_
     if (from != order) memcpy(order, from, n * sizeof *order);
 }
 
+bool pd_coco_listed_by_image(const pd_coco_id_lists *lists, uint32_t image, uint32_t category)
+{
+    if (!lists->start) return false;
+    for (size_t i = lists->start[image]; i < lists->start[image + 1]; i++)
+        if (lists->items[i] == category) return true;
+    return false;
+}
+
 static bool reserve(pd_match_scratch *s, const pd_match_setup *setup, size_t n, size_t m)
 {
     pd_err err = PD_ERR_INIT;
@@ -160,6 +168,8 @@ size_t pd_match_cell(pd_match_scratch *s, const pd_match_setup *setup, const pd_
     const size_t kept = n < setup->limit ? n : setup->limit, A = setup->n_areas;
     const uint32_t all = setup->n_thresholds < 32 ? (1u << setup->n_thresholds) - 1 : UINT32_MAX;
     const bool compare = m > 0 && !setup->no_overlaps;
+    const bool forgive = setup->lvis && n > 0 &&
+                         pd_coco_listed_by_image(&setup->gt->not_exhaustive, items[0]->image, items[0]->category);
     if (compare) memset(s->used, 0, m * A * sizeof *s->used);
 
     for (size_t i = 0; i < kept; i++) {
@@ -182,7 +192,8 @@ size_t pd_match_cell(pd_match_scratch *s, const pd_match_setup *setup, const pd_
                 fate = take_literally(setup, s->overlaps, m, objects, ignore + a, s->used + a, A);
             else if (n_candidates)
                 fate = take(s->candidates, n_candidates, objects, ignore + a, s->used + a, A, all);
-            if (area < setup->areas[a].low || area > setup->areas[a].high) fate.ignored |= all & ~fate.matched;
+            if (forgive || area < setup->areas[a].low || area > setup->areas[a].high)
+                fate.ignored |= all & ~fate.matched;
             matches[i * A + a] = fate;
         }
     }

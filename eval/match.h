@@ -47,6 +47,7 @@ typedef struct pd_match_setup {
     size_t limit;            /* detections kept of a cell */
     const double *variances; /* keypoints: (2 sigma)^2 */
     size_t n_points;
+    bool lvis;        /* unmatched detections of a category that the image does not mark exhaustively are ignored */
     bool no_overlaps; /* keypoints without categories: pycocotools finds none */
 } pd_match_setup;
 
@@ -81,11 +82,17 @@ size_t pd_match_cell(pd_match_scratch *scratch, const pd_match_setup *setup, con
                      const pd_match_object *objects, const uint8_t *ignore, size_t m, uint32_t *order,
                      pd_match *matches);
 
-/* An object is ignored in an area range. */
-static inline bool pd_match_ignored(const pd_coco_object *object, pd_coco_type type, pd_coco_range area)
+/* An object is ignored in every area range. */
+static inline bool pd_match_always_ignored(const pd_coco_object *object, const pd_coco_params *params)
 {
-    if (object->crowd || (type == PD_COCO_KEYPOINTS && object->unlabelled)) return true;
-    return object->area < area.low || object->area > area.high;
+    if (params->lvis) return object->ignore_key;
+    return object->crowd || (params->type == PD_COCO_KEYPOINTS && object->unlabelled);
+}
+
+/* An object is ignored in an area range. */
+static inline bool pd_match_ignored(const pd_coco_object *object, const pd_coco_params *params, pd_coco_range area)
+{
+    return pd_match_always_ignored(object, params) || object->area < area.low || object->area > area.high;
 }
 
 #endif

@@ -48,7 +48,7 @@ static pd_status default_thresholds(pd_coco_params *p, pd_arena *arena, pd_err *
 static const double person_sigmas[17] = {.26 / 10,  .25 / 10, .25 / 10, .35 / 10, .35 / 10, .79 / 10,
                                          .79 / 10,  .72 / 10, .72 / 10, .62 / 10, .62 / 10, 1.07 / 10,
                                          1.07 / 10, .87 / 10, .87 / 10, .89 / 10, .89 / 10};
-static const size_t box_limits[] = {1, 10, 100}, keypoint_limits[] = {20};
+static const size_t box_limits[] = {1, 10, 100}, keypoint_limits[] = {20}, lvis_limits[] = {300};
 static const pd_coco_range box_ranges[] = {{0, 1e10}, {0, 1024}, {1024, 9216}, {9216, 1e10}};
 static const pd_coco_range keypoint_ranges[] = {{0, 1e10}, {1024, 9216}, {9216, 1e10}};
 
@@ -56,8 +56,8 @@ static void default_lists(pd_coco_params *p)
 {
     const bool points = p->type == PD_COCO_KEYPOINTS;
     if (!p->limits) {
-        p->limits = points ? keypoint_limits : box_limits;
-        p->n_limits = points ? 1 : 3;
+        p->limits = points ? keypoint_limits : p->lvis ? lvis_limits : box_limits;
+        p->n_limits = points || p->lvis ? 1 : 3;
     }
     if (!p->areas) {
         p->areas = points ? keypoint_ranges : box_ranges;
@@ -75,6 +75,8 @@ static pd_status check_params(const pd_coco_params *p, pd_err *err)
         return PD_FAIL(err, PD_EINVAL, "%d is not a type of evaluation", (int)p->type);
     if (!p->n_iou || !p->n_recall || !p->n_limits || !p->n_areas || !p->n_sigmas)
         return PD_FAIL(err, PD_EINVAL, "an empty list of thresholds, limits, areas or sigmas");
+    if (p->lvis && (p->type == PD_COCO_KEYPOINTS || p->no_categories))
+        return PD_FAIL(err, PD_EINVAL, "LVIS is for boxes and masks with categories");
     if (p->n_sigmas > PD_OKS_POINTS)
         return PD_FAIL(err, PD_EINVAL, "%zu sigmas; at most %d", p->n_sigmas, PD_OKS_POINTS);
     for (size_t i = 0; i < p->n_iou; i++)
@@ -158,6 +160,12 @@ static pd_status choose_classes(pd_coco_prepared *e, pd_err *err)
     return PD_OK;
 }
 
+/* lvis-api passes over what has no area, objects and detections. */
+static bool has_area(double area)
+{
+    return area > 0 && area < INFINITY;
+}
+
 static bool listed(const pd_coco_prepared *e, uint32_t image, uint32_t category)
 {
     return e->class_of[category] != PD_COCO_NONE && (!e->image_in || e->image_in[image]);
@@ -179,6 +187,60 @@ static pd_status check_items(const pd_coco_prepared *e, pd_err *err)
     }
     return PD_OK;
 }
+
+/* ---- LVIS -----------------------------------------------------------------------------------------------------------
+ */
+
+/* The image has the category, or is known not to have it. */
+static bool is_federated(const pd_coco_prepared *e, const pd_coco_item *item)
+{
+    if (!has_area(pd_coco_item_area(e->dt, item))) return false;
+    const uint32_t k = e->class_of[item->category];
+    const size_t place = pd_coco_first_place(e, k, item->image);
+    if (place < e->place_start[k + 1] && e->objects[place].image == item->image) return true;
+    return pd_coco_listed_by_image(&e->gt->negative, item->image, item->category);
+}
+
+typedef struct {
+    uint64_t key; /* of the score */
+    size_t at;
+} ranked;
+
+static int compare_ranked(const void *a, const void *b)
+{
+    const ranked *const x = a, *const y = b;
+    if (x->key != y->key) return x->key < y->key ? -1 : 1;
+    return (x->at > y->at) - (x->at < y->at);
+}
+
+/* Keeps the best `limit` detections of each image, in their order, then those of categories that count there. items are
+ * sorted by image. */
+static pd_status federate(const pd_coco_prepared *e, const pd_coco_item **items, size_t *count, pd_err *err)
+{
+    const size_t n = *count, limit = e->params.limits[e->params.n_limits - 1];
+    ranked *const list = malloc((n + 1) * sizeof *list);
+    if (!list) return PD_FAIL(err, PD_ENOMEM, "out of memory: %zu detections", n);
+    size_t kept = 0;
+    for (size_t begin = 0, end; begin < n; begin = end) {
+        for (end = begin; end < n && items[end]->image == items[begin]->image; end++)
+            list[end - begin] = (ranked){pd_score_key(items[end]->score), end};
+        size_t m = end - begin;
+        if (m > limit) {
+            qsort(list, m, sizeof *list, compare_ranked);
+            m = limit;
+            for (size_t i = 0; i < m; i++) list[i].key = 0; /* back to file order */
+            qsort(list, m, sizeof *list, compare_ranked);
+        }
+        for (size_t i = 0; i < m; i++)
+            if (is_federated(e, items[list[i].at])) items[kept++] = items[list[i].at];
+    }
+    free(list);
+    *count = kept;
+    return PD_OK;
+}
+
+/* ---- detections -----------------------------------------------------------------------------------------------------
+ */
 
 static int compare_blocks(const void *a, const void *b)
 {
@@ -240,7 +302,7 @@ static pd_status gather_items(pd_coco_prepared *e, pd_err *err)
     for (size_t b = 0; b < dt->n_blocks; b++) blocks[b] = &dt->blocks[b];
     if (dt->added) qsort(blocks, dt->n_blocks, sizeof *blocks, compare_blocks);
     bool by_image;
-    const size_t n = list_items(e, blocks, first, &by_image);
+    size_t n = list_items(e, blocks, first, &by_image);
     PD_TRY_DONE(PD_ALLOC(&e->item_start, e->memory, e->n_classes + 1, err));
 #define PASS(field, keys)                                                                                              \
     do {                                                                                                               \
@@ -255,6 +317,7 @@ static pd_status gather_items(pd_coco_prepared *e, pd_err *err)
         e->item_start[1] = n;
     } else {
         if (!by_image) PASS(BY_IMAGE, e->gt->n_images);
+        if (e->params.lvis) PD_TRY_DONE(federate(e, first, &n, err));
         PASS(BY_CLASS, e->n_classes);
         memcpy(e->item_start + 1, count, e->n_classes * sizeof *count);
     }
@@ -273,7 +336,7 @@ done:
 static pd_status gather_places(pd_coco_prepared *e, pd_err *err)
 {
     const pd_coco_gt *const gt = e->gt;
-    if (!e->image_in && !e->params.categories && !e->params.no_categories && !gt->unlisted_places) {
+    if (!e->image_in && !e->params.categories && !e->params.no_categories && !e->params.lvis && !gt->unlisted_places) {
         e->places = gt->places;
         e->place_start = gt->category_start;
         return PD_OK;
@@ -298,6 +361,7 @@ static pd_status gather_places(pd_coco_prepared *e, pd_err *err)
         if (!e->params.no_categories && (place.category == PD_COCO_NONE || e->class_of[place.category] == PD_COCO_NONE))
             continue;
         if (!listed(e, o->image, o->category)) continue;
+        if (e->params.lvis && !has_area(o->area)) continue;
         e->own_places[n++] = place;
         e->place_start[e->class_of[o->category] + 1] = n;
     }
@@ -328,13 +392,13 @@ static pd_status check_object(const pd_coco_prepared *e, size_t at, pd_err *err)
 {
     const pd_coco_object *const o = &e->gt->objects[at];
     const pd_coco_type type = e->params.type;
-    if (o->has_iscrowd != PD_COCO_GOOD)
+    if (o->has_iscrowd != PD_COCO_GOOD && !e->params.lvis)
         return pd_coco_object_fail(e->gt, at, err,
                                    o->has_iscrowd == PD_COCO_ABSENT ? "has no iscrowd"
                                                                     : "iscrowd is not a number between 0 and 255");
     if (type == PD_COCO_KEYPOINTS && o->has_num_keypoints == PD_COCO_ABSENT)
         return pd_coco_object_fail(e->gt, at, err, "has no num_keypoints");
-    const bool ignored = o->crowd || (type == PD_COCO_KEYPOINTS && o->unlabelled);
+    const bool ignored = pd_match_always_ignored(o, &e->params);
     if (!ignored && o->has_area != PD_COCO_GOOD)
         return pd_coco_object_fail(e->gt, at, err,
                                    o->has_area == PD_COCO_ABSENT ? "has no area" : "area is not a number");
@@ -364,11 +428,11 @@ static pd_status gather_objects(pd_coco_prepared *e, pd_err *err)
             pd_match_object *const out = &e->objects[i];
             *out = (pd_match_object){.object = e->places[i].object,
                                      .image = o->image,
-                                     .crowd_overlap = o->crowd_overlap,
+                                     .crowd_overlap = o->crowd_overlap && !e->params.lvis,
                                      .id_zero = o->id_zero};
             memcpy(out->bbox, o->bbox, sizeof out->bbox);
             for (size_t a = 0; a < A; a++) {
-                e->ignore[i * A + a] = pd_match_ignored(o, e->params.type, e->params.areas[a]);
+                e->ignore[i * A + a] = pd_match_ignored(o, &e->params, e->params.areas[a]);
                 e->to_find[k * A + a] += !e->ignore[i * A + a];
             }
         }

@@ -38,7 +38,4 @@ void pd_coco_prepared_release(pd_coco_prepared *p);
 /* First place of the class whose object is of this image or a later one. */
 size_t pd_coco_first_place(const pd_coco_prepared *p, size_t class_index, uint32_t image);
 
-/* LVIS: whether the image lists the category (as absent, or as not marked exhaustively). */
-bool pd_coco_listed_by_image(const pd_coco_id_lists *lists, uint32_t image, uint32_t category);
-
 #endif

@@ -12,7 +12,7 @@
 typedef struct options {
     const char *iou_type, *areas, *categories, *images, *json, *arrays;
     pd_numbers limits, thresholds, sigmas;
-    bool no_categories, classwise, markdown, skip_unknown, unique_ids, area_from_box, default_iscrowd;
+    bool lvis, no_categories, classwise, markdown, skip_unknown, unique_ids, area_from_box, default_iscrowd;
 } options;
 
 typedef struct session {
@@ -128,6 +128,7 @@ static pd_status read_params(session *s, pd_err *err)
     p->n_iou = o->thresholds.count;
     p->sigmas = o->sigmas.items;
     p->n_sigmas = o->sigmas.count;
+    p->lvis = o->lvis;
     p->no_categories = o->no_categories;
     p->keep = o->arrays ? PD_COCO_KEEP_ARRAYS : 0;
     return PD_OK;
@@ -163,7 +164,7 @@ static void note_ground_truth(const session *s)
     if (n->id_zero && !s->opt->unique_ids)
         note(s, "%s: %zu annotations have id 0: a match to one counts as none, as in pycocotools (--unique-ids)", file,
              n->id_zero);
-    if (n->ignore_keys)
+    if (n->ignore_keys && !s->opt->lvis)
         note(s, "%s: %zu annotations have \"ignore\" set: it has no effect, as in pycocotools", file, n->ignore_keys);
 }
 
@@ -178,7 +179,7 @@ static void note_run(const session *s, const pd_coco_run *run)
              run->notes.unknown_images, run->notes.records);
     if (run->notes.box_areas && r->type != PD_COCO_BBOX)
         note(s, "%s: records carry a box, so the box gives their area, as in pycocotools", run->file);
-    if (r->stats[0] == -1 && r->ap_max > -1)
+    if (r->stats[0] == -1 && r->ap_max > -1 && !s->opt->lvis)
         note(s, "%s: AP is looked up at %d detections, which is not among the limits; at %zu it is %.3f", run->file,
              r->type == PD_COCO_KEYPOINTS ? 20 : 100, r->limits[r->n_limits - 1], r->ap_max);
 }
@@ -204,7 +205,7 @@ static pd_status evaluate_file(session *s, pd_coco_run *run, pd_err *err)
 
 static pd_status evaluate_all(session *s, pd_err *err)
 {
-    const pd_coco_gt_options how = {.read = reads(s->params.type),
+    const pd_coco_gt_options how = {.read = reads(s->params.type) | (s->opt->lvis ? PD_COCO_READ_LVIS : 0),
                                     .unique_ids = s->opt->unique_ids,
                                     .area_from_box = s->opt->area_from_box,
                                     .default_iscrowd = s->opt->default_iscrowd};
@@ -272,6 +273,7 @@ int main(int argc, char **argv)
         PD_OPT_NUMBERS(0, "iou-thrs", "LIST", &o.thresholds, "IoU thresholds [0.50,0.55 .. 0.95]"),
         PD_OPT_STRING(0, "area-rng", "JSON", &o.areas, "areas, all first: [[0,1e10],[0,1024],[1024,9216],[9216,1e10]]"),
         PD_OPT_NUMBERS(0, "sigmas", "LIST", &o.sigmas, "keypoints: one a point [COCO's 17 of a person]"),
+        PD_OPT_FLAG(0, "lvis", &o.lvis, "LVIS's federated AP: thirteen numbers, 300 detections an image"),
         PD_OPT_FLAG(0, "no-cats", &o.no_categories, "all categories as one"),
         PD_OPT_STRING(0, "cat-ids", "LIST", &o.categories, "these categories only"),
         PD_OPT_STRING(0, "img-ids", "LIST", &o.images, "these images only"),
