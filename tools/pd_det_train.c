@@ -165,7 +165,7 @@ static pd_status open_net(session *s, pd_err *err)
 static pd_status found(void *arg, const pd_image_info *info, const pd_detection *list, int count, pd_err *err)
 {
     session *s = arg;
-    pd_collect collect = {s->dt, s->train_set.category_ids};
+    pd_collect collect = {s->dt, s->val_set.category_ids};
     if (s->n_pictures < s->cfg.train.pictures) {
         picture *p = &s->pictures[s->n_pictures];
         if (!p->found) PD_TRY(PD_ALLOC(&p->found, s->arena, (size_t)pd_detector_get(s->net)->test.max_per_image, err));
