@@ -191,7 +191,8 @@ pd_value *pd_box_loss(pd_tape *tape, pd_value *const *deltas, int levels, pd_val
     for (int l = 0; l < levels && !wrong; l++) {
         const pd_shape s = deltas[l]->shape;
         const size_t count = pd_shape_size(s), n = (size_t)(a.n ? a.n : 1);
-        if (s.dim[0] != a.n || count % (4 * n) || count / (4 * n) > (size_t)(a.boxes - a.first[l]))
+        const bool rows = levels == 1 && s.rank == 2 && s.dim[0] == a.n * a.boxes && s.dim[1] == 4;
+        if ((s.dim[0] != a.n && !rows) || count % (4 * n) || count / (4 * n) > (size_t)(a.boxes - a.first[l]))
             wrong = "deltas: expected (n, h, w, a*4) with as many boxes as references";
         else
             a.first[l + 1] = a.first[l] + (int)(count / (4 * n));

@@ -4,7 +4,7 @@
  *   beta = 0: L = |d|, slope sign(d) (0 at 0).   beta > 0: L = |d| < beta ? d^2 / (2 beta) : |d| - beta / 2
  * loss = sum over images i of weight[i] * (sum over boxes with match >= 0 and the 4 coordinates of L).
  *
- *   deltas[l] (n, h, w, a*4)   one per level, fine to coarse; seen as (n, h*w*a, 4)
+ *   deltas[l] (n, h, w, a*4)   one per level, fine to coarse; seen as (n, h*w*a, 4). A single one may be (n * b, 4)
  *   boxes     (b, 4) or (n, b, 4)   references (anchors, proposals) of all levels in that order
  *   match     (n, b) I32       index of the ground truth; negative: not a positive (pd_assign, pd_sample)
  *   gt        (n, g, 4)

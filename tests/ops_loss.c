@@ -3,6 +3,7 @@
 #include "kernels/box_loss.h"
 #include "kernels/focal_loss.h"
 #include "kernels/softmax_ce.h"
+#include "kernels/subsample.h"
 #include "kernels/upsample_add.h"
 #include "tests/check_ops.h"
 
@@ -151,7 +152,8 @@ static void build_box(check_case *c)
     draw_boxes(c, gt);
     for (int l = 0; l < s->levels; l++) {
         const char *name = pd_tape_name(c->tape, "deltas%d", l);
-        deltas[l] = check_float(c, name, PD_SHAPE(s->n, h[l], w[l], a * 4), 3)->value;
+        const bool rows = s->levels == 1 && !s->shared; /* as a linear layer gives them */
+        deltas[l] = check_float(c, name, rows ? PD_SHAPE(s->n * s->boxes, 4) : PD_SHAPE(s->n, h[l], w[l], a * 4), 3)->value;
     }
     snprintf(c->text, sizeof c->text, "n %d, %d boxes on %d levels, beta %g", s->n, s->boxes, s->levels,
              (double)s->cfg.beta);
@@ -261,6 +263,28 @@ static void reference_up(check_case *c)
                 }
 }
 
+/* ---- subsample ---- */
+
+static void build_sub(check_case *c)
+{
+    const int n = check_draw(c, 1, 2), k = c->bench ? 256 : check_draw(c, 1, 20), stride = c->variant + 1;
+    const int h = c->bench ? 25 : check_draw(c, 1, 9), w = c->bench ? 42 : check_draw(c, 1, 9);
+    check_tensor *x = check_float(c, "x", PD_SHAPE(n, h, w, k), 1);
+    snprintf(c->text, sizeof c->text, "n %d, %d x %d, c %d, stride %d", n, h, w, k, stride);
+    check_result(c, pd_subsample(c->tape, x->value, stride), true);
+}
+
+static void reference_sub(check_case *c)
+{
+    const int *s = c->in[0].shape.dim, *o = c->out[0].value->shape.dim, stride = c->variant + 1;
+    for (int i = 0; i < o[0]; i++)
+        for (int y = 0; y < o[1]; y++)
+            for (int x = 0; x < o[2]; x++)
+                for (int k = 0; k < o[3]; k++)
+                    c->out[0].want[((i * o[1] + y) * o[2] + x) * o[3] + k] =
+                        c->in[0].d[((i * s[1] + y * stride) * s[2] + x * stride) * s[3] + k];
+}
+
 static const check_op ops[] = {
     {"focal_loss", 4, build_focal, reference_dense, 2e-6, 1e-5, true}, /* gamma 2; one class; gamma 1.5; gamma 0 */
     {"bce_loss", 2, build_bce, reference_dense, 2e-6, 1e-5, true},     /* several classes; one */
@@ -268,6 +292,7 @@ static const check_op ops[] = {
     {"box_loss", 4, build_box, reference_box, 1e-5, 1e-4, true}, /* its slope has a bend */
     {"softmax_ce", 4, build_ce, reference_ce, 2e-6, 1e-5, true}, /* plain; smoothing; weight per row; one weight */
     {"upsample_add", 2, build_up, reference_up, 1e-6, 1e-6, true},
+    {"subsample", 3, build_sub, reference_sub, 0, 1e-6, true}, /* the stride */
 };
 
 const check_family check_losses = {ops, sizeof ops / sizeof *ops};
