@@ -23,6 +23,11 @@ void pd_accumulate_scratch_free(pd_accumulate_scratch *s)
     free(s->need);
 }
 
+size_t pd_accumulate_sorted_count(const pd_accumulate_scratch *s)
+{
+    return s->n_sorted;
+}
+
 uint32_t pd_accumulate_sorted(const pd_accumulate_scratch *s, size_t i)
 {
     return s->sorted[i].index;

@@ -38,6 +38,7 @@ void pd_accumulate_scratch_free(pd_accumulate_scratch *scratch);
 
 /* Sorts the list by score: what pd_accumulate reads. */
 pd_status pd_accumulate_sort(pd_accumulate_scratch *scratch, const pd_matched_list *list, pd_err *err);
+size_t pd_accumulate_sorted_count(const pd_accumulate_scratch *scratch);
 /* Index in the list of sorted place i. */
 uint32_t pd_accumulate_sorted(const pd_accumulate_scratch *scratch, size_t i);
 

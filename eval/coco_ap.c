@@ -2,6 +2,7 @@
 
 #include "eval/accumulate.h"
 #include "eval/arrays.h"
+#include "eval/matches.h"
 #include "eval/prepare.h"
 
 #include <math.h>
@@ -80,6 +81,15 @@ static pd_status make_scratch(evaluation *e, pd_err *err)
     PD_TRY(PD_ALLOC(&e->accumulate_scratch, r->memory, threads, err));
     PD_TRY(PD_ALLOC(&e->thread_errs, r->memory, threads, err));
     PD_TRY(PD_ALLOC(&r->arrays, r->memory, 1, err));
+    if (e->p.params.keep & PD_COCO_KEEP_MATCHES) {
+        PD_TRY(PD_ALLOC(&r->matches, r->memory, 1, err));
+        PD_TRY(PD_ALLOC(&r->matches->classes, r->memory, e->p.n_classes, err));
+        r->matches->n_classes = e->p.n_classes;
+        r->matches->n_images = e->p.gt->n_images;
+        PD_TRY(PD_ALLOC(&r->matches->images, r->memory, e->p.n_images, err));
+        for (uint32_t i = 0, n = 0; i < e->p.gt->n_images; i++)
+            if (!e->p.image_in || e->p.image_in[i]) r->matches->images[n++] = i;
+    }
     const size_t recalls = e->p.n_classes * A * r->n_limits * r->n_iou;
     size_t precisions;
     if (!pd_mul_fits(recalls, r->n_recall, &precisions) || precisions > SIZE_MAX / 16)
@@ -123,6 +133,25 @@ static void match_segment(void *arg, size_t begin, size_t end, int thread)
     }
 }
 
+/* Keeps the class's detections by score, and where its objects are. Arenas are not for several threads: heap. */
+static pd_status keep_matches(const evaluation *e, size_t k, const pd_accumulate_scratch *scratch,
+                              const pd_matched_list *list, pd_err *err)
+{
+    pd_kept_class *const kept = &e->result->matches->classes[k];
+    const size_t A = e->p.params.n_areas, n = pd_accumulate_sorted_count(scratch), start = e->p.item_start[k];
+    kept->list = malloc((n + 1) * sizeof *kept->list);
+    kept->images = malloc((e->p.to_find[k * A] + 1) * sizeof *kept->images);
+    if (!kept->list || !kept->images) return PD_FAIL(err, PD_ENOMEM, "out of memory: %zu detections", n);
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t at = pd_accumulate_sorted(scratch, i);
+        kept->list[i] = (pd_kept_match){list->scores[at], e->p.items[start + at]->image, list->matches[at * A]};
+    }
+    kept->n = n;
+    for (size_t i = e->p.place_start[k]; i < e->p.place_start[k + 1]; i++)
+        if (!e->p.ignore[i * A]) kept->images[kept->objects++] = e->p.objects[i].image;
+    return PD_OK;
+}
+
 static void accumulate_class(void *arg, size_t begin, size_t end, int thread)
 {
     (void)end;
@@ -141,9 +170,8 @@ static void accumulate_class(void *arg, size_t begin, size_t end, int thread)
     pd_accumulate(scratch, &e->accumulate, &list, e->p.to_find + k * A,
                   r->arrays->precision + pd_arrays_at(r, 0, 0, k, 0, 0),
                   r->arrays->recall + pd_arrays_recall_at(r, 0, k, 0, 0), scores, err);
-    size_t kept = 0;
-    for (size_t i = 0; i < list.n; i++) kept += list.ranks[i] != PD_NO_RANK;
-    r->categories[k].detections = kept;
+    r->categories[k].detections = pd_accumulate_sorted_count(scratch);
+    if (r->matches) keep_matches(e, k, scratch, &list, err);
 }
 
 /* The first failure: of the lowest cell, whatever the threads did. */
@@ -253,7 +281,7 @@ static pd_status run(evaluation *e, pd_err *err)
 static pd_status evaluate(evaluation *e, const pd_coco_gt *gt, const pd_coco_dt *dt, const pd_coco_params *params,
                           pd_pool *pool, pd_err *err)
 {
-    PD_TRY(pd_coco_prepare(&e->p, gt, dt, params, pool, e->result->memory, err));
+    PD_TRY(pd_coco_prepare(&e->p, gt, dt, params, PD_LAYOUT_CLASSES, pool, e->result->memory, err));
     PD_TRY(describe(e, err));
     PD_TRY(make_scratch(e, err));
     PD_TRY(run(e, err));
@@ -299,6 +327,10 @@ void pd_coco_result_free(pd_coco_result *result)
         free(result->arrays->precision);
         free(result->arrays->recall);
         free(result->arrays->scores);
+    }
+    for (size_t k = 0; result->matches && k < result->matches->n_classes; k++) {
+        free(result->matches->classes[k].list);
+        free(result->matches->classes[k].images);
     }
     pd_arena_free(result->memory);
     free(result);

@@ -139,6 +139,11 @@ static pd_status choose_images(pd_coco_prepared *e, pd_err *err)
     return PD_OK;
 }
 
+static bool is_one_class(const pd_coco_prepared *e)
+{
+    return e->params.no_categories || e->layout == PD_LAYOUT_IMAGES;
+}
+
 static pd_status choose_classes(pd_coco_prepared *e, pd_err *err)
 {
     const pd_coco_gt *const gt = e->gt;
@@ -155,8 +160,8 @@ static pd_status choose_classes(pd_coco_prepared *e, pd_err *err)
     }
     size_t n = 0;
     for (size_t c = 0; c < gt->n_categories; c++)
-        if (e->class_of[c] != PD_COCO_NONE) e->class_of[c] = e->params.no_categories ? 0 : (uint32_t)n++;
-    e->n_classes = e->params.no_categories ? 1 : n;
+        if (e->class_of[c] != PD_COCO_NONE) e->class_of[c] = is_one_class(e) ? 0 : (uint32_t)n++;
+    e->n_classes = is_one_class(e) ? 1 : n;
     return PD_OK;
 }
 
@@ -311,7 +316,10 @@ static pd_status gather_items(pd_coco_prepared *e, pd_err *err)
         first = second;                                                                                                \
         second = swap;                                                                                                 \
     } while (0)
-    if (e->params.no_categories) {
+    if (e->layout == PD_LAYOUT_IMAGES) {
+        if (!by_image) PASS(BY_IMAGE, e->gt->n_images);
+        e->item_start[1] = n;
+    } else if (e->params.no_categories) {
         PASS(BY_CATEGORY, e->gt->n_categories);
         PASS(BY_IMAGE, e->gt->n_images);
         e->item_start[1] = n;
@@ -332,11 +340,18 @@ done:
     return status;
 }
 
+/* File order. */
+static int compare_places(const void *a, const void *b)
+{
+    const pd_coco_place *const x = a, *const y = b;
+    return (x->object > y->object) - (x->object < y->object);
+}
+
 /* The places that take part, by class and image. Usually the ground truth's own list. */
 static pd_status gather_places(pd_coco_prepared *e, pd_err *err)
 {
     const pd_coco_gt *const gt = e->gt;
-    if (!e->image_in && !e->params.categories && !e->params.no_categories && !e->params.lvis && !gt->unlisted_places) {
+    if (!e->image_in && !e->params.categories && !is_one_class(e) && !e->params.lvis && !gt->unlisted_places) {
         e->places = gt->places;
         e->place_start = gt->category_start;
         return PD_OK;
@@ -358,7 +373,8 @@ static pd_status gather_places(pd_coco_prepared *e, pd_err *err)
         /* An object is looked for where it is listed, and filed where it belongs: both must take part. Without
          * categories it is looked for by image alone. */
         if (e->image_in && !e->image_in[place.image]) continue;
-        if (!e->params.no_categories && (place.category == PD_COCO_NONE || e->class_of[place.category] == PD_COCO_NONE))
+        if ((!e->params.no_categories || e->layout == PD_LAYOUT_IMAGES) &&
+            (place.category == PD_COCO_NONE || e->class_of[place.category] == PD_COCO_NONE))
             continue;
         if (!listed(e, o->image, o->category)) continue;
         if (e->params.lvis && !has_area(o->area)) continue;
@@ -367,7 +383,8 @@ static pd_status gather_places(pd_coco_prepared *e, pd_err *err)
     }
     for (size_t k = 0; k < e->n_classes; k++)
         if (e->place_start[k + 1] < e->place_start[k]) e->place_start[k + 1] = e->place_start[k];
-    if (e->params.no_categories) {
+    if (e->layout == PD_LAYOUT_IMAGES) qsort(e->own_places, n, sizeof *e->own_places, compare_places);
+    if (is_one_class(e)) {
         for (size_t i = 0; i < n; i++) keys[i] = gt->objects[e->own_places[i].object].image;
         pd_coco_sort_by(order, NULL, n, keys, count, gt->n_images);
         pd_coco_place *const sorted = malloc((n + 1) * sizeof *sorted);
@@ -456,9 +473,9 @@ size_t pd_coco_first_place(const pd_coco_prepared *e, size_t class_index, uint32
 }
 
 pd_status pd_coco_prepare(pd_coco_prepared *out, const pd_coco_gt *gt, const pd_coco_dt *dt,
-                          const pd_coco_params *params, pd_pool *pool, pd_arena *memory, pd_err *err)
+                          const pd_coco_params *params, pd_layout layout, pd_pool *pool, pd_arena *memory, pd_err *err)
 {
-    *out = (pd_coco_prepared){.gt = gt, .dt = dt, .pool = pool, .memory = memory};
+    *out = (pd_coco_prepared){.layout = layout, .gt = gt, .dt = dt, .pool = pool, .memory = memory};
     if (dt->gt != gt) return PD_FAIL(err, PD_EINVAL, "%s was read for another ground truth", dt->name);
     PD_TRY(fill_params(out, params, err));
     PD_TRY(choose_images(out, err));

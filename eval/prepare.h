@@ -7,7 +7,13 @@
 #include "eval/coco_ap.h"
 #include "eval/match.h"
 
+typedef enum pd_layout {
+    PD_LAYOUT_CLASSES, /* class by class, or all as one class where params say so, as pycocotools orders them */
+    PD_LAYOUT_IMAGES,  /* one class of all, image by image, in file order */
+} pd_layout;
+
 typedef struct pd_coco_prepared {
+    pd_layout layout;
     const pd_coco_gt *gt;
     const pd_coco_dt *dt;
     pd_pool *pool;
@@ -32,7 +38,7 @@ typedef struct pd_coco_prepared {
 
 /* Fills *out, which must be released in any case. params may be NULL. */
 pd_status pd_coco_prepare(pd_coco_prepared *out, const pd_coco_gt *gt, const pd_coco_dt *dt,
-                          const pd_coco_params *params, pd_pool *pool, pd_arena *memory, pd_err *err);
+                          const pd_coco_params *params, pd_layout layout, pd_pool *pool, pd_arena *memory, pd_err *err);
 void pd_coco_prepared_release(pd_coco_prepared *p);
 
 /* First place of the class whose object is of this image or a later one. */

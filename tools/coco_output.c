@@ -1,5 +1,7 @@
 #include "tools/coco_output.h"
 
+#include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 
 void pd_coco_print_summary(FILE *out, const pd_coco_result *r)
@@ -89,6 +91,137 @@ void pd_coco_print_categories(FILE *out, const pd_coco_result *r, bool markdown)
     }
 }
 
+/* ---- beyond AP
+ * ------------------------------------------------------------------------------------------------------- */
+
+const char *pd_coco_metric_name(pd_coco_metric metric)
+{
+    static const char *const names[] = {"AP", "AP50", "AP75"};
+    return names[metric];
+}
+
+void pd_coco_print_tide(FILE *out, const pd_tide *t, bool markdown)
+{
+    fprintf(out, "TIDE at IoU %.2f: AP %.3f; what mending each error would gain\n", t->foreground, t->ap);
+    if (markdown) fprintf(out, "\n| error |    gain |   count |\n|-------|--------:|--------:|\n");
+    for (int i = 0; i < PD_TIDE_ERRORS; i++)
+        fprintf(out, markdown ? "| %-5s | %7.3f | %7zu |\n" : " %-5s %7.3f  %zu\n", pd_tide_name((pd_tide_error)i),
+                t->gain[i], t->count[i]);
+    fprintf(out,
+            markdown ? "| FP    | %7.3f |         |\n| FN    | %7.3f |         |\n" : " FP    %7.3f\n FN    %7.3f\n",
+            t->false_positives, t->false_negatives);
+}
+
+typedef struct {
+    size_t row, column, count;
+} mistaken;
+
+static int compare_mistaken(const void *a, const void *b)
+{
+    const mistaken *const x = a, *const y = b;
+    if (x->count != y->count) return x->count > y->count ? -1 : 1;
+    if (x->row != y->row) return x->row < y->row ? -1 : 1;
+    return (x->column > y->column) - (x->column < y->column);
+}
+
+static const char *category_label(const pd_coco_gt *gt, size_t i, char id[PD_COCO_ID_ROOM])
+{
+    if (i >= pd_coco_gt_category_count(gt)) return "(background)";
+    const pd_coco_category *const c = pd_coco_gt_category(gt, i);
+    return *c->name ? c->name : pd_coco_id_format(id, c->id);
+}
+
+void pd_coco_print_confusion(FILE *out, const pd_coco_confusion *c, const pd_coco_gt *gt, bool markdown)
+{
+    enum { SHOWN = 20 };
+    mistaken top[SHOWN + 1];
+    size_t n = 0;
+    for (size_t row = 0; row < c->n; row++)
+        for (size_t column = 0; column < c->n; column++) {
+            const size_t count = c->counts[row * (c->n + 1) + column];
+            if (row == column || !count) continue;
+            top[n++] = (mistaken){row, column, count};
+            qsort(top, n, sizeof *top, compare_mistaken);
+            if (n > SHOWN) n = SHOWN;
+        }
+    fprintf(out, "Taken for another category most often (IoU %.2f, score %.2f)\n", c->iou, c->score);
+    if (markdown) fprintf(out, "\n| object | detected as | times |\n|--------|-------------|------:|\n");
+    for (size_t i = 0; i < n; i++) {
+        char a[PD_COCO_ID_ROOM], b[PD_COCO_ID_ROOM];
+        fprintf(out, markdown ? "| %s | %s | %zu |\n" : " %s as %s: %zu\n", category_label(gt, top[i].row, a),
+                category_label(gt, top[i].column, b), top[i].count);
+    }
+}
+
+void pd_coco_print_intervals(FILE *out, const pd_coco_interval *x, const pd_coco_bootstrap *how)
+{
+    fprintf(out, "%g %% intervals of %zu resamples of the images (seed %llu)\n", 100 * how->level, how->rounds,
+            (unsigned long long)how->seed);
+    for (int m = 0; m < PD_COCO_METRICS; m++)
+        fprintf(out, " %-4s %.4f  [%.4f, %.4f]  standard error %.4f\n", pd_coco_metric_name((pd_coco_metric)m),
+                x[m].value, x[m].low, x[m].high, x[m].error);
+}
+
+void pd_coco_print_difference(FILE *out, const char *a, const char *b, const pd_coco_difference *d)
+{
+    fprintf(out, "%s against %s, on the same resamples\n", b, a);
+    for (int m = 0; m < PD_COCO_METRICS; m++)
+        fprintf(out, " %-4s %+.4f  [%+.4f, %+.4f]  better in %.1f %% of them\n", pd_coco_metric_name((pd_coco_metric)m),
+                d[m].interval.value, d[m].interval.low, d[m].interval.high, 100 * (1 - d[m].a_better));
+}
+
+void pd_coco_print_best(FILE *out, const pd_coco_curves *c)
+{
+    const pd_coco_point *const p = &c->best[c->n_categories];
+    fprintf(out, "Best F1 at IoU %.2f: %.3f at score %.3f (precision %.3f, recall %.3f)\n", c->iou, p->f1, p->score,
+            p->precision, p->recall);
+}
+
+typedef struct {
+    pd_coco_curves *curves;
+    const pd_coco_result *result;
+    const double *scores;
+    pd_err *errs; /* (K + 1) */
+} curve_job;
+
+static void make_curve(void *arg, size_t begin, size_t end, int thread)
+{
+    (void)end;
+    (void)thread;
+    const curve_job *const job = arg;
+    const size_t k = begin == job->curves->n_categories ? PD_COCO_ALL : begin;
+    pd_err *const err = &job->errs[begin];
+    if (pd_coco_best_f1(&job->curves->best[begin], job->result, k, job->curves->t, err) == PD_OK)
+        pd_coco_points(job->curves->points[begin], job->result, k, job->curves->t, job->scores, 101, err);
+}
+
+pd_status pd_coco_make_curves(pd_coco_curves **out, const pd_coco_result *r, double iou, pd_pool *pool, pd_arena *arena,
+                              pd_err *err)
+{
+    pd_coco_curves *c;
+    curve_job job = {.result = r};
+    double scores[101];
+    for (int i = 0; i <= 100; i++) scores[i] = i / 100.0;
+    PD_TRY(PD_ALLOC(&c, arena, 1, err));
+    c->n_categories = r->n_categories;
+    c->iou = iou;
+    while (c->t < r->n_iou && r->iou_thrs[c->t] != iou) c->t++;
+    if (c->t == r->n_iou) return PD_FAIL(err, PD_EINVAL, "curves at IoU %g, which is not among the thresholds", iou);
+    PD_TRY(PD_ALLOC(&c->best, arena, r->n_categories + 1, err));
+    PD_TRY(PD_ALLOC(&c->points, arena, r->n_categories + 1, err));
+    PD_TRY(PD_ALLOC(&job.errs, arena, r->n_categories + 1, err));
+    job.curves = c;
+    job.scores = scores;
+    pd_parallel_each(pool, r->n_categories + 1, make_curve, &job);
+    for (size_t k = 0; k <= r->n_categories; k++)
+        if (job.errs[k].code != PD_OK) {
+            if (err) *err = job.errs[k];
+            return job.errs[k].code;
+        }
+    *out = c;
+    return PD_OK;
+}
+
 /* ---- JSON
  * ------------------------------------------------------------------------------------------------------------ */
 
@@ -155,7 +288,113 @@ static void put_notes(pd_json_writer *w, const pd_coco_run *run, const pd_coco_g
     pd_json_end(w);
 }
 
-void pd_coco_put_run(pd_json_writer *w, const pd_coco_run *run, const pd_coco_gt_notes *gt_notes)
+static void put_tide(pd_json_writer *w, const pd_tide *t)
+{
+    pd_json_begin_object(w, "tide");
+    pd_json_put_double(w, "foreground", t->foreground);
+    pd_json_put_double(w, "background", t->background);
+    pd_json_put_double(w, "AP", t->ap);
+    pd_json_begin_object(w, "gain");
+    for (int i = 0; i < PD_TIDE_ERRORS; i++) pd_json_put_double(w, pd_tide_name((pd_tide_error)i), t->gain[i]);
+    pd_json_put_double(w, "FP", t->false_positives);
+    pd_json_put_double(w, "FN", t->false_negatives);
+    pd_json_end(w);
+    pd_json_begin_object(w, "count");
+    for (int i = 0; i < PD_TIDE_ERRORS; i++) pd_json_put_int(w, pd_tide_name((pd_tide_error)i), (int64_t)t->count[i]);
+    pd_json_end(w);
+    pd_json_end(w);
+}
+
+/* The matrix row by row; the last row and column are the background. */
+static void put_confusion(pd_json_writer *w, const pd_coco_confusion *c)
+{
+    pd_json_begin_object(w, "confusion");
+    pd_json_put_double(w, "iou", c->iou);
+    pd_json_put_double(w, "score", c->score);
+    pd_json_begin_array(w, "counts");
+    for (size_t row = 0; row <= c->n; row++) {
+        pd_json_begin_array(w, NULL);
+        for (size_t k = 0; k <= c->n; k++) pd_json_put_int(w, NULL, (int64_t)c->counts[row * (c->n + 1) + k]);
+        pd_json_end(w);
+    }
+    pd_json_end(w);
+    pd_json_end(w);
+}
+
+static void put_point(pd_json_writer *w, const pd_coco_point *p)
+{
+    pd_json_put_double(w, "score", p->score);
+    pd_json_put_double(w, "precision", p->precision);
+    pd_json_put_double(w, "recall", p->recall);
+    pd_json_put_double(w, "F1", p->f1);
+    pd_json_put_int(w, "tp", (int64_t)p->tp);
+    pd_json_put_int(w, "fp", (int64_t)p->fp);
+}
+
+static void put_series(pd_json_writer *w, const char *key, const pd_coco_point *p, size_t offset)
+{
+    pd_json_begin_array(w, key);
+    for (int i = 0; i <= 100; i++) pd_json_put_double(w, NULL, *(const double *)((const char *)&p[i] + offset));
+    pd_json_end(w);
+}
+
+/* For each category, then for all of them: best threshold, and precision, recall and F1 at scores 0, 0.01 .. 1. */
+static void put_curves(pd_json_writer *w, const pd_coco_curves *c, const pd_coco_result *r)
+{
+    pd_json_begin_object(w, "curves");
+    pd_json_put_double(w, "iou", c->iou);
+    pd_json_begin_array(w, "categories");
+    for (size_t k = 0; k <= c->n_categories; k++) {
+        pd_json_begin_object(w, NULL);
+        if (k < c->n_categories)
+            pd_coco_put_id(w, "category_id", r->categories[k].id);
+        else
+            pd_json_put_null(w, "category_id");
+        pd_json_begin_object(w, "best");
+        put_point(w, &c->best[k]);
+        pd_json_end(w);
+        put_series(w, "precision", c->points[k], offsetof(pd_coco_point, precision));
+        put_series(w, "recall", c->points[k], offsetof(pd_coco_point, recall));
+        put_series(w, "F1", c->points[k], offsetof(pd_coco_point, f1));
+        pd_json_end(w);
+    }
+    pd_json_end(w);
+    pd_json_end(w);
+}
+
+static void put_interval(pd_json_writer *w, const pd_coco_interval *x)
+{
+    pd_json_put_double(w, "value", x->value);
+    pd_json_put_double(w, "mean", x->mean);
+    pd_json_put_double(w, "error", x->error);
+    pd_json_put_double(w, "low", x->low);
+    pd_json_put_double(w, "high", x->high);
+}
+
+static void put_intervals(pd_json_writer *w, const pd_coco_interval *x)
+{
+    pd_json_begin_object(w, "bootstrap");
+    for (int m = 0; m < PD_COCO_METRICS; m++) {
+        pd_json_begin_object(w, pd_coco_metric_name((pd_coco_metric)m));
+        put_interval(w, &x[m]);
+        pd_json_end(w);
+    }
+    pd_json_end(w);
+}
+
+void pd_coco_put_difference(pd_json_writer *w, const char *a, const char *b, const pd_coco_difference *d)
+{
+    pd_json_put_string(w, "a", a);
+    pd_json_put_string(w, "b", b);
+    for (int m = 0; m < PD_COCO_METRICS; m++) {
+        pd_json_begin_object(w, pd_coco_metric_name((pd_coco_metric)m));
+        put_interval(w, &d[m].interval);
+        pd_json_put_double(w, "a_better", d[m].a_better);
+        pd_json_end(w);
+    }
+}
+
+void pd_coco_put_run(pd_json_writer *w, const pd_coco_run *run, const pd_coco_gt *gt)
 {
     const pd_coco_result *const r = run->result;
     pd_json_put_string(w, "results_file", run->file);
@@ -176,5 +415,9 @@ void pd_coco_put_run(pd_json_writer *w, const pd_coco_run *run, const pd_coco_gt
     pd_json_begin_array(w, "per_category");
     for (size_t k = 0; k < r->n_categories; k++) put_category(w, r, &r->categories[k]);
     pd_json_end(w);
-    put_notes(w, run, gt_notes);
+    if (run->curves) put_curves(w, run->curves, r);
+    if (run->has_confusion) put_confusion(w, &run->confusion);
+    if (run->has_tide) put_tide(w, &run->tide);
+    if (run->has_intervals) put_intervals(w, run->intervals);
+    put_notes(w, run, pd_coco_gt_get_notes(gt));
 }

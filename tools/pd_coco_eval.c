@@ -12,6 +12,10 @@
 typedef struct options {
     const char *iou_type, *areas, *categories, *images, *json, *arrays;
     pd_numbers limits, thresholds, sigmas;
+    bool curves, tide;
+    double confusion; /* score; below 0: not asked for */
+    int bootstrap;    /* resamples */
+    int64_t seed;
     bool lvis, no_categories, classwise, markdown, skip_unknown, unique_ids, area_from_box, default_iscrowd;
 } options;
 
@@ -25,6 +29,7 @@ typedef struct session {
     pd_coco_params params;
     pd_coco_run *runs;
     size_t n_runs;
+    pd_coco_difference (*differences)[PD_COCO_METRICS]; /* (runs) of run i to run 0; entry 0 is unused */
 } session;
 
 /* ---- parameters
@@ -130,7 +135,7 @@ static pd_status read_params(session *s, pd_err *err)
     p->n_sigmas = o->sigmas.count;
     p->lvis = o->lvis;
     p->no_categories = o->no_categories;
-    p->keep = o->arrays ? PD_COCO_KEEP_ARRAYS : 0;
+    p->keep = (o->arrays ? PD_COCO_KEEP_ARRAYS : 0) | (o->curves || o->bootstrap ? PD_COCO_KEEP_MATCHES : 0);
     return PD_OK;
 }
 
@@ -192,15 +197,52 @@ static unsigned reads(pd_coco_type type)
     return type == PD_COCO_SEGM ? PD_COCO_READ_MASKS : type == PD_COCO_KEYPOINTS ? PD_COCO_READ_KEYPOINTS : 0;
 }
 
+static pd_coco_bootstrap bootstrap_of(const session *s)
+{
+    return (pd_coco_bootstrap){(size_t)s->opt->bootstrap, 0.95, (uint64_t)s->opt->seed};
+}
+
+/* What was asked for beyond AP. */
+static pd_status analyse(session *s, pd_coco_run *run, const pd_coco_dt *dt, pd_err *err)
+{
+    const options *const o = s->opt;
+    if (o->curves) PD_TRY(pd_coco_make_curves(&run->curves, run->result, 0.5, s->pool, s->arena, err));
+    if (o->confusion >= 0) {
+        PD_TRY(pd_coco_confuse(&run->confusion, s->gt, dt, &s->params, 0.5, o->confusion, s->pool, err));
+        run->has_confusion = true;
+    }
+    if (o->tide) {
+        PD_TRY(pd_tide_run(&run->tide, s->gt, dt, &s->params, 0.5, 0.1, s->pool, err));
+        run->has_tide = true;
+    }
+    if (o->bootstrap) {
+        const pd_coco_bootstrap how = bootstrap_of(s);
+        PD_TRY(pd_coco_bootstrap_run(run->intervals, run->result, &how, s->pool, err));
+        run->has_intervals = true;
+    }
+    return PD_OK;
+}
+
 static pd_status evaluate_file(session *s, pd_coco_run *run, pd_err *err)
 {
     const pd_coco_dt_options how = {.read = reads(s->params.type), .skip_unknown_images = s->opt->skip_unknown};
     pd_coco_dt *dt = NULL;
     PD_TRY(pd_coco_dt_open(&dt, s->gt, run->file, &how, s->pool, err));
     run->notes = *pd_coco_dt_get_notes(dt);
-    const pd_status status = pd_coco_evaluate(&run->result, s->gt, dt, &s->params, s->pool, err);
+    pd_status status = pd_coco_evaluate(&run->result, s->gt, dt, &s->params, s->pool, err);
+    if (status == PD_OK) status = analyse(s, run, dt, err);
     pd_coco_dt_close(dt);
     return status;
+}
+
+/* Every results file against the first one. */
+static pd_status compare_runs(session *s, pd_err *err)
+{
+    const pd_coco_bootstrap how = bootstrap_of(s);
+    PD_TRY(PD_ALLOC(&s->differences, s->arena, s->n_runs, err));
+    for (size_t i = 1; i < s->n_runs; i++)
+        PD_TRY(pd_coco_bootstrap_compare(s->differences[i], s->runs[0].result, s->runs[i].result, &how, s->pool, err));
+    return PD_OK;
 }
 
 static pd_status evaluate_all(session *s, pd_err *err)
@@ -218,26 +260,60 @@ static pd_status evaluate_all(session *s, pd_err *err)
         PD_TRY(evaluate_file(s, &s->runs[i], err));
         note_run(s, &s->runs[i]);
     }
-    return PD_OK;
+    return s->opt->bootstrap ? compare_runs(s, err) : PD_OK;
 }
 
 static pd_status write_json(const session *s, pd_err *err)
 {
     pd_json_writer *const w = pd_json_object();
-    const pd_coco_gt_notes *const notes = pd_coco_gt_get_notes(s->gt);
     pd_json_put_string(w, "ground_truth", s->args->args[0]);
     if (s->n_runs == 1) {
-        pd_coco_put_run(w, &s->runs[0], notes);
+        pd_coco_put_run(w, &s->runs[0], s->gt);
     } else {
         pd_json_begin_array(w, "results");
         for (size_t i = 0; i < s->n_runs; i++) {
             pd_json_begin_object(w, NULL);
-            pd_coco_put_run(w, &s->runs[i], notes);
+            pd_coco_put_run(w, &s->runs[i], s->gt);
+            pd_json_end(w);
+        }
+        pd_json_end(w);
+        pd_json_begin_array(w, "comparisons");
+        for (size_t i = 1; s->differences && i < s->n_runs; i++) {
+            pd_json_begin_object(w, NULL);
+            pd_coco_put_difference(w, s->runs[0].file, s->runs[i].file, s->differences[i]);
             pd_json_end(w);
         }
         pd_json_end(w);
     }
     return pd_json_save(s->opt->json, w, false, err);
+}
+
+static void print_more(const session *s, const pd_coco_run *run)
+{
+    const options *const o = s->opt;
+    if (s->n_runs > 1 && (o->classwise || run->curves || run->has_tide || run->has_confusion || run->has_intervals))
+        printf("\n%s%s\n", o->markdown ? "### " : "", run->file);
+    if (o->classwise) {
+        fputc('\n', stdout);
+        pd_coco_print_categories(stdout, run->result, o->markdown);
+    }
+    if (run->curves) {
+        fputc('\n', stdout);
+        pd_coco_print_best(stdout, run->curves);
+    }
+    if (run->has_confusion) {
+        fputc('\n', stdout);
+        pd_coco_print_confusion(stdout, &run->confusion, s->gt, o->markdown);
+    }
+    if (run->has_tide) {
+        fputc('\n', stdout);
+        pd_coco_print_tide(stdout, &run->tide, o->markdown);
+    }
+    if (run->has_intervals) {
+        const pd_coco_bootstrap how = bootstrap_of(s);
+        fputc('\n', stdout);
+        pd_coco_print_intervals(stdout, run->intervals, &how);
+    }
 }
 
 static void print_results(const session *s)
@@ -246,10 +322,10 @@ static void print_results(const session *s)
         pd_coco_print_table(stdout, s->runs, s->n_runs, s->opt->markdown);
     else
         pd_coco_print_summary(stdout, s->runs[0].result);
-    for (size_t i = 0; s->opt->classwise && i < s->n_runs; i++) {
+    for (size_t i = 0; i < s->n_runs; i++) print_more(s, &s->runs[i]);
+    for (size_t i = 1; s->differences && i < s->n_runs; i++) {
         fputc('\n', stdout);
-        if (s->n_runs > 1) printf("%s%s\n\n", s->opt->markdown ? "### " : "", s->runs[i].file);
-        pd_coco_print_categories(stdout, s->runs[i].result, s->opt->markdown);
+        pd_coco_print_difference(stdout, s->runs[0].file, s->runs[i].file, s->differences[i]);
     }
 }
 
@@ -266,7 +342,7 @@ static pd_status run(session *s, pd_err *err)
 
 int main(int argc, char **argv)
 {
-    options o = {0};
+    options o = {.confusion = -1};
     const pd_opt opts[] = {
         PD_OPT_STRING(0, "iou-type", "TYPE", &o.iou_type, "bbox (default), segm or keypoints"),
         PD_OPT_NUMBERS(0, "max-dets", "LIST", &o.limits, "detections an image and category [1,10,100; keypoints 20]"),
@@ -278,6 +354,12 @@ int main(int argc, char **argv)
         PD_OPT_STRING(0, "cat-ids", "LIST", &o.categories, "these categories only"),
         PD_OPT_STRING(0, "img-ids", "LIST", &o.images, "these images only"),
         PD_OPT_FLAG(0, "classwise", &o.classwise, "also a row for each category"),
+        PD_OPT_FLAG(0, "curves", &o.curves, "best F1 threshold; with --json precision, recall, F1 over scores"),
+        PD_OPT_DOUBLE(0, "confusion", "SCORE", &o.confusion, 0, 1, "confusion matrix of detections from this score on"),
+        PD_OPT_FLAG(0, "tide", &o.tide, "TIDE: what each type of error costs"),
+        PD_OPT_INT(0, "bootstrap", "N", &o.bootstrap, 2, 1000000,
+                   "confidence intervals from N resamples; compares results"),
+        PD_OPT_INT64(0, "seed", "N", &o.seed, 0, INT64_MAX, "of the resamples [0]"),
         PD_OPT_FLAG(0, "markdown", &o.markdown, "tables as Markdown"),
         PD_OPT_STRING(0, "json", "FILE", &o.json, "write everything as JSON"),
         PD_OPT_STRING(0, "dump-arrays", "FILE", &o.arrays, "write precision, recall, scores as doubles"),
@@ -308,7 +390,10 @@ int main(int argc, char **argv)
     pd_err err = PD_ERR_INIT;
     session s = {.cli = &cli, .args = &args, .opt = &o, .arena = pd_arena_new()};
     pd_status status = s.arena ? run(&s, &err) : PD_FAIL(&err, PD_ENOMEM, "out of memory");
-    for (size_t i = 0; i < s.n_runs; i++) pd_coco_result_free(s.runs[i].result);
+    for (size_t i = 0; i < s.n_runs; i++) {
+        pd_coco_result_free(s.runs[i].result);
+        free(s.runs[i].confusion.counts);
+    }
     pd_coco_gt_close(s.gt);
     pd_pool_free(s.pool);
     pd_arena_free(s.arena);
