@@ -191,9 +191,9 @@ pd_status pd_accumulate(pd_accumulate_scratch *s, const pd_accumulate_setup *set
         const size_t n = to_find[a];
         if (!n) continue;
         const size_t room = n < s->n_sorted ? n : s->n_sorted;
-        PD_TRY(pd_grow(&s->hits, &s->hits_capacity, room * T, sizeof *s->hits, err));
-        PD_TRY(pd_grow(&s->hit_at, &s->hit_at_capacity, room * T, sizeof *s->hit_at, err));
-        PD_TRY(pd_grow(&s->precision, &s->precision_capacity, room, sizeof *s->precision, err));
+        PD_TRY(pd_grow(&s->hits, &s->hits_capacity, room * T + 1, sizeof *s->hits, err));
+        PD_TRY(pd_grow(&s->hit_at, &s->hit_at_capacity, room * T + 1, sizeof *s->hit_at, err));
+        PD_TRY(pd_grow(&s->precision, &s->precision_capacity, room + 1, sizeof *s->precision, err));
         find_needs(s->need, setup->recall_thrs, R, n);
         uint32_t most;
         const size_t n_fates = list_fates(s, setup, list, a, &most);
