@@ -196,10 +196,18 @@ static pd_status validate(session *s, score *out, pd_err *err)
     return PD_OK;
 }
 
+/* Stopped inside a validation: the checkpoint stands before it, so that the run goes on with it. */
+static pd_status save_stopped(session *s, const pd_train_position *before, pd_err *err)
+{
+    s->run.at = *before;
+    return pd_train_save(&s->run, "last.safetensors", &s->meta, false, err);
+}
+
 /* Behind the last step of an epoch, or of the run where that ends inside one: validation and checkpoints. */
 static pd_status end_epoch(session *s, bool whole, pd_err *err)
 {
     bool best = false;
+    const pd_train_position before = s->run.at;
     if (whole) {
         s->run.at.epoch++;
         s->run.at.step_in_epoch = 0;
@@ -210,6 +218,7 @@ static pd_status end_epoch(session *s, bool whole, pd_err *err)
         pd_classifier_changed(s->net);
         const pd_status status = validate(s, &v, err);
         pd_train_swap_ema(&s->run);
+        if (status == PD_ESTOP) PD_TRY(save_stopped(s, &before, NULL));
         PD_TRY(status);
         best = !(v.top1 <= s->run.at.best); /* NaN: the first */
         if (best) s->run.at.best = v.top1;
