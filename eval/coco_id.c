@@ -85,7 +85,7 @@ const char *pd_coco_id_format(char out[PD_COCO_ID_ROOM], pd_coco_id id)
     else if (id.kind == PD_COCO_ID_REAL)
         snprintf(out, PD_COCO_ID_ROOM, "%.17g", id.real);
     else
-        snprintf(out, PD_COCO_ID_ROOM, "\"%.60s\"", id.text);
+        snprintf(out, PD_COCO_ID_ROOM, "\"%.60s\"", id.text ? id.text : "");
     return out;
 }
 

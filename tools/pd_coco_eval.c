@@ -1,6 +1,7 @@
 /* pd_coco_eval: COCO AP of one results file, or a table of several, equal to pycocotools to the last bit. */
 #include "eval/coco_ap.h"
 #include "tools/cli.h"
+#include "tools/coco_html.h"
 #include "tools/coco_output.h"
 
 #include <math.h>
@@ -8,9 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define DEFAULT_SCORE 0.3 /* detections of the page's confusion matrix */
+
 /* The command line. */
 typedef struct options {
-    const char *iou_type, *areas, *categories, *images, *json, *arrays;
+    const char *iou_type, *areas, *categories, *images, *json, *arrays, *html;
     pd_numbers limits, thresholds, sigmas;
     bool curves, tide;
     double confusion; /* score; below 0: not asked for */
@@ -135,7 +138,7 @@ static pd_status read_params(session *s, pd_err *err)
     p->n_sigmas = o->sigmas.count;
     p->lvis = o->lvis;
     p->no_categories = o->no_categories;
-    p->keep = (o->arrays ? PD_COCO_KEEP_ARRAYS : 0) | (o->curves || o->bootstrap ? PD_COCO_KEEP_MATCHES : 0);
+    p->keep = (o->arrays ? PD_COCO_KEEP_ARRAYS : 0) | (o->curves || o->bootstrap || o->html ? PD_COCO_KEEP_MATCHES : 0);
     return PD_OK;
 }
 
@@ -206,12 +209,17 @@ static pd_coco_bootstrap bootstrap_of(const session *s)
 static pd_status analyse(session *s, pd_coco_run *run, const pd_coco_dt *dt, pd_err *err)
 {
     const options *const o = s->opt;
-    if (o->curves) PD_TRY(pd_coco_make_curves(&run->curves, run->result, 0.5, s->pool, s->arena, err));
-    if (o->confusion >= 0) {
-        PD_TRY(pd_coco_confuse(&run->confusion, s->gt, dt, &s->params, 0.5, o->confusion, s->pool, err));
+    const pd_coco_result *const r = run->result;
+    const bool has_half = r->iou_thrs[0] == 0.5; /* the page shows what can be shown */
+    const bool shapes = r->type != PD_COCO_KEYPOINTS;
+    if (o->curves || (o->html && has_half))
+        PD_TRY(pd_coco_make_curves(&run->curves, run->result, 0.5, s->pool, s->arena, err));
+    if (o->confusion >= 0 || o->html) {
+        const double score = o->confusion >= 0 ? o->confusion : DEFAULT_SCORE;
+        PD_TRY(pd_coco_confuse(&run->confusion, s->gt, dt, &s->params, 0.5, score, s->pool, err));
         run->has_confusion = true;
     }
-    if (o->tide) {
+    if (o->tide || (o->html && shapes)) {
         PD_TRY(pd_tide_run(&run->tide, s->gt, dt, &s->params, 0.5, 0.1, s->pool, err));
         run->has_tide = true;
     }
@@ -291,21 +299,21 @@ static pd_status write_json(const session *s, pd_err *err)
 static void print_more(const session *s, const pd_coco_run *run)
 {
     const options *const o = s->opt;
-    if (s->n_runs > 1 && (o->classwise || run->curves || run->has_tide || run->has_confusion || run->has_intervals))
+    if (s->n_runs > 1 && (o->classwise || o->curves || o->tide || o->confusion >= 0 || o->bootstrap))
         printf("\n%s%s\n", o->markdown ? "### " : "", run->file);
     if (o->classwise) {
         fputc('\n', stdout);
         pd_coco_print_categories(stdout, run->result, o->markdown);
     }
-    if (run->curves) {
+    if (o->curves) {
         fputc('\n', stdout);
         pd_coco_print_best(stdout, run->curves);
     }
-    if (run->has_confusion) {
+    if (o->confusion >= 0) {
         fputc('\n', stdout);
         pd_coco_print_confusion(stdout, &run->confusion, s->gt, o->markdown);
     }
-    if (run->has_tide) {
+    if (o->tide) {
         fputc('\n', stdout);
         pd_coco_print_tide(stdout, &run->tide, o->markdown);
     }
@@ -335,6 +343,7 @@ static pd_status run(session *s, pd_err *err)
     PD_TRY(pd_pool_new(&s->pool, s->args->threads, err));
     PD_TRY(evaluate_all(s, err));
     if (s->opt->json) PD_TRY(write_json(s, err));
+    if (s->opt->html) PD_TRY(pd_coco_write_html(s->opt->html, s->args->args[0], s->runs, s->n_runs, s->gt, err));
     if (s->opt->arrays) PD_TRY(pd_coco_dump_arrays(s->runs[0].result, s->opt->arrays, err));
     print_results(s);
     return PD_OK;
@@ -359,9 +368,10 @@ int main(int argc, char **argv)
         PD_OPT_FLAG(0, "tide", &o.tide, "TIDE: what each type of error costs"),
         PD_OPT_INT(0, "bootstrap", "N", &o.bootstrap, 2, 1000000,
                    "confidence intervals from N resamples; compares results"),
-        PD_OPT_INT64(0, "seed", "N", &o.seed, 0, INT64_MAX, "of the resamples [0]"),
+        PD_OPT_INT64(0, "seed", "N", &o.seed, 0, 9007199254740992.0, "of the resamples [0]"),
         PD_OPT_FLAG(0, "markdown", &o.markdown, "tables as Markdown"),
         PD_OPT_STRING(0, "json", "FILE", &o.json, "write everything as JSON"),
+        PD_OPT_STRING(0, "html", "FILE", &o.html, "write a page with curves, confusion, errors, categories"),
         PD_OPT_STRING(0, "dump-arrays", "FILE", &o.arrays, "write precision, recall, scores as doubles"),
         PD_OPT_FLAG(0, "skip-unknown-images", &o.skip_unknown, "leave out results of images that GT does not list"),
         PD_OPT_FLAG(0, "unique-ids", &o.unique_ids, "each annotation counts, whatever its id (0, repeated)"),
