@@ -1,6 +1,6 @@
 #include "backbones/layer.h"
 #include "kernels/bn_sum.h"
-#include "kernels/conv.h"
+#include "kernels/conv_bank.h"
 #include "kernels/fold_bn.h"
 #include "kernels/gate.h"
 #include "kernels/linear.h"
@@ -163,11 +163,17 @@ pd_value *pd_record_layer(pd_tape *t, pd_form form, const char *conv, const char
     const int count = layer_parts(t, form, conv, bn, in, l, p, &columns);
     if (!count) return pd_tape_dead(t);
     pd_bn_branch b[PD_MAX_BRANCHES];
-    for (int i = 0; i < count; i++) {
-        const pd_conv_args one = {.stride = l->stride, .pad_h = p[i].kh / 2, .pad_w = p[i].kw / 2, .groups = p[i].groups};
-        b[i] = (pd_bn_branch){pd_conv(t, conv, x, p[i].w, NULL, NULL, one), p[i].gamma, p[i].beta, p[i].mean, p[i].var,
-                              p[i].column};
-    }
+    pd_bank_conv bank[PD_MAX_BRANCHES];
+    pd_value *z[PD_MAX_BRANCHES];
+    for (int i = 0; i < count; i++)
+        bank[i] = (pd_bank_conv){p[i].w, {.stride = l->stride, .pad_h = p[i].kh / 2, .pad_w = p[i].kw / 2,
+                                          .groups = p[i].groups}};
+    if (count > 1)
+        pd_conv_bank(t, conv, x, count, bank, z);
+    else
+        z[0] = pd_conv(t, conv, x, p[0].w, NULL, NULL, bank[0].args);
+    for (int i = 0; i < count; i++)
+        b[i] = (pd_bn_branch){z[i], p[i].gamma, p[i].beta, p[i].mean, p[i].var, p[i].column};
     const pd_bn_settings set = {PD_BN_EPS, PD_BN_MOMENTUM, form == PD_FORM_TRAIN, relu};
     return pd_bn_sum(t, bn, count, b, form == PD_FORM_COUNT ? NULL : gate, residual, set);
 }

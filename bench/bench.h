@@ -4,8 +4,8 @@
  * prints "ready" when it has warmed up; then, for each line "N" on its standard input, it does N steps and answers with
  * the N times in seconds on one line. So the benchmark can take turns: a few steps of ours, a few of each peer, again
  * and again; medians over all turns then saw the same machine. A turn waits for a quiet machine and is done again when
- * other processes used more than a tenth of one processor meanwhile (the number of turns that never were alone is printed
- * as "disturbed"). A peer that cannot run is reported and left out. */
+ * other processes used more than a tenth of one processor meanwhile (the number of turns that never were alone is
+ * printed as "disturbed"). A peer that cannot run is reported and left out. */
 #ifndef PD_BENCH_H
 #define PD_BENCH_H
 
@@ -62,7 +62,7 @@ static inline double quantile(const samples *s, double q)
     return sorted[(int)(q * (s->n - 1) + 0.5)];
 }
 
-/* ---- company --------------------------------------------------------------------------------------------------------- */
+/* ---- company ----------------------------------------------------------------------------------------------------- */
 
 /* Seconds of processor time that the machine has spent so far, and that one process has (its threads included). */
 static inline double machine_busy(void)
@@ -70,7 +70,8 @@ static inline double machine_busy(void)
     double v[8] = {0};
     FILE *f = fopen("/proc/stat", "r");
     if (!f) return 0;
-    const int got = fscanf(f, "cpu %lf %lf %lf %lf %lf %lf %lf %lf", v, v + 1, v + 2, v + 3, v + 4, v + 5, v + 6, v + 7);
+    const int got =
+        fscanf(f, "cpu %lf %lf %lf %lf %lf %lf %lf %lf", v, v + 1, v + 2, v + 3, v + 4, v + 5, v + 6, v + 7);
     fclose(f);
     return got == 8 ? (v[0] + v[1] + v[2] + v[5] + v[6] + v[7]) / (double)sysconf(_SC_CLK_TCK) : 0;
 }
@@ -82,7 +83,8 @@ static inline double process_busy(pid_t pid)
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
     FILE *f = fopen(path, "r");
     if (!f) return 0;
-    if (fscanf(f, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lf %lf", &user, &system) != 2) user = system = 0;
+    if (fscanf(f, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lf %lf", &user, &system) != 2)
+        user = system = 0;
     fclose(f);
     return (user + system) / (double)sysconf(_SC_CLK_TCK);
 }
@@ -126,7 +128,7 @@ static inline bool watch_keep(const watch *w, samples *s, bool last)
     return last;
 }
 
-/* ---- peers ----------------------------------------------------------------------------------------------------------- */
+/* ---- peers ------------------------------------------------------------------------------------------------------- */
 
 typedef struct peer {
     const char *name;
@@ -179,7 +181,6 @@ static inline bool peer_start(peer *p, const char *name, const char *const *argv
     return false;
 }
 
-
 /* n steps, timed; false when the peer is gone. */
 static inline bool peer_steps(peer *p, int n)
 {
@@ -198,7 +199,8 @@ static inline bool peer_steps(peer *p, int n)
     return true;
 }
 
-/* One turn of n steps on a machine that was quiet before; waits at most `wait` seconds for that, 0: takes it as it is. */
+/* One turn of n steps on a machine that was quiet before; waits at most `wait` seconds for that, 0: takes it as it is.
+ */
 static inline void peer_turn(peer *p, int n, double wait)
 {
     for (int tries = wait > 0 ? 0 : MAX_TRIES - 1; tries < MAX_TRIES && p->pid > 0; tries++) {
@@ -228,7 +230,7 @@ static inline bool write_script(char *path, const char *text)
     return ok;
 }
 
-/* ---- the machine's limits --------------------------------------------------------------------------------------------- */
+/* ---- the machine's limits ---------------------------------------------------------------------------------------- */
 
 #if defined(__x86_64__)
 #define FMA_CHAINS(T, FMA, set)                                                                                        \

@@ -90,8 +90,8 @@ static void start_peers(runner *r, const settings *set, const char *torch_script
     }
     snprintf(r->model, sizeof r->model, "%s.%s.onnx", ort_script, r->name);
     char command[512];
-    snprintf(command, sizeof command, "%s %s %s %s %s export %s %s >/dev/null 2>&1", set->python, torch_script, plain, size,
-             batch, count, r->model);
+    snprintf(command, sizeof command, "%s %s %s %s %s export %s %s >/dev/null 2>&1", set->python, torch_script, plain,
+             size, batch, count, r->model);
     if (system(command) != 0) printf("peer ONNX Runtime: the model could not be exported; left out\n");
     const char *const argv[] = {set->ort_python, ort_script, r->model, count, NULL};
     peer_start(&r->ort, "ONNX Runtime", argv, threads, &set->all);
@@ -127,7 +127,8 @@ static pd_status profile(runner *r, const settings *set, const float *pixels, pd
     node_times times;
     pd_plan *plan = pd_classifier_plan(r->c);
     PD_TRY(pd_plan_time_nodes(plan, err));
-    if (!node_times_init(&times, pd_classifier_tape(r->c))) return PD_FAIL(err, PD_ENOMEM, "out of memory for a profile");
+    if (!node_times_init(&times, pd_classifier_tape(r->c)))
+        return PD_FAIL(err, PD_ENOMEM, "out of memory for a profile");
     pd_status status = PD_OK;
     for (int i = 0; i < 40 && status == PD_OK; i++) {
         status = run_once(r, set, pixels, err);
@@ -153,8 +154,8 @@ static void print_result(const runner *r, const runner *first, const settings *s
         if (!strncmp(n->op->name, "conv", 4) || !strncmp(n->op->name, "mix", 3) || !strcmp(n->op->name, "linear"))
             macs += n->op->macs ? n->op->macs(n) : 0;
     (void)device;
-    printf("%-16s %dx%d batch %d: %8.2f ms (%.2f-%.2f) = %.0f GFLOP/s, %.0f MiB", r->name, set->size, set->size, set->batch,
-           t * 1e3, quantile(&r->s, 0.1) * 1e3, quantile(&r->s, 0.9) * 1e3, 2e-9 * macs / t,
+    printf("%-16s %dx%d batch %d: %8.2f ms (%.2f-%.2f) = %.0f GFLOP/s, %.0f MiB", r->name, set->size, set->size,
+           set->batch, t * 1e3, quantile(&r->s, 0.1) * 1e3, quantile(&r->s, 0.9) * 1e3, 2e-9 * macs / t,
            (double)pd_plan_bytes(pd_classifier_plan(r->c)) / 1048576);
     if (r->s.disturbed) printf(", %d turns disturbed", r->s.disturbed);
     if (r != first) printf("; %.3f x %s", t / quantile(&first->s, 0.5), first->name);
@@ -163,8 +164,8 @@ static void print_result(const runner *r, const runner *first, const settings *s
     print_peer(&r->ort, t);
 }
 
-static pd_status run_all(pd_device *device, const char *const *names, size_t count, const settings *set, const char *torch,
-                         const char *ort, pd_err *err)
+static pd_status run_all(pd_device *device, const char *const *names, size_t count, const settings *set,
+                         const char *torch, const char *ort, pd_err *err)
 {
     static runner runners[MAX_NETS];
     const size_t n = (size_t)set->batch * (size_t)set->size * (size_t)set->size * 3;
@@ -209,15 +210,20 @@ int main(int argc, char **argv)
         PD_OPT_INT(0, "batch", "N", &set.batch, 1, 1024, "images in a run (1)"),
         PD_OPT_INT(0, "rounds", "N", &set.rounds, 1, 1000, "turns of each side (8)"),
         PD_OPT_INT(0, "turn", "N", &set.turn, 1, 100, "runs in a turn (20)"),
-        PD_OPT_DOUBLE(0, "wait", "S", &set.wait, 0, 3600, "wait so long for a quiet machine before a turn (4); 0: never"),
+        PD_OPT_DOUBLE(0, "wait", "S", &set.wait, 0, 3600,
+                      "wait so long for a quiet machine before a turn (4); 0: never"),
         PD_OPT_FLAG(0, "no-peers", &alone, "ours alone"),
         PD_OPT_FLAG(0, "profile", &set.profile, "print the time of every operation"),
         PD_OPT_STRING(0, "peer-python", "FILE", &set.python, "an interpreter with torch and torchvision"),
         PD_OPT_STRING(0, "ort-python", "FILE", &set.ort_python, "an interpreter with onnxruntime"),
     };
-    const pd_cli cli = {.program = "bench_infer", .usage = "[NET...]", .about = "Latency of folded networks.",
-                        .example = "bench_infer pd_a_resnet18 pd_b_resnet18 --rounds 10", .opts = opts,
-                        .n_opts = sizeof opts / sizeof *opts, .common = PD_CLI_DEVICE | PD_CLI_THREADS,
+    const pd_cli cli = {.program = "bench_infer",
+                        .usage = "[NET...]",
+                        .about = "Latency of folded networks.",
+                        .example = "bench_infer pd_a_resnet18 pd_b_resnet18 --rounds 10",
+                        .opts = opts,
+                        .n_opts = sizeof opts / sizeof *opts,
+                        .common = PD_CLI_DEVICE | PD_CLI_THREADS,
                         .max_args = MAX_NETS};
     static const char *const usual[] = {"pd_a_resnet18", "pd_b_resnet18", "pd_a_resnet50"};
     pd_cli_args args;
@@ -233,7 +239,8 @@ int main(int argc, char **argv)
     pd_status status = pd_device_open(&device, args.device, args.threads, &err);
     if (status == PD_OK) bench_print_machine(device->pool);
     if (status == PD_OK)
-        status = run_all(device, args.n_args ? args.args : usual, args.n_args ? args.n_args : 3, &set, torch, ort, &err);
+        status =
+            run_all(device, args.n_args ? args.args : usual, args.n_args ? args.n_args : 3, &set, torch, ort, &err);
     pd_device_close(device);
     if (*torch) unlink(torch);
     if (*ort) unlink(ort);

@@ -3,8 +3,9 @@
  *
  *   bench_train [NET...] [--size 128] [--batch 16] [--rounds 6] [--threads 2] [--wait 4] [--no-peers] [--profile]
  *
- * NETs: resnet18, pd_a_resnet18, resnet50, ... (default: resnet18 and pd_a_resnet18). --peer-python: an interpreter that
- * has torch and torchvision (default /usr/bin/python3). --profile: the time of every operation, forward and backward. */
+ * NETs: resnet18, pd_a_resnet18, resnet50, ... (default: resnet18 and pd_a_resnet18). --peer-python: an interpreter
+ * that has torch and torchvision (default /usr/bin/python3). --profile: the time of every operation, forward and
+ * backward. */
 #include "backbones/classifier.h"
 #include "bench/bench.h"
 #include "bench/profile.h"
@@ -38,7 +39,8 @@ static const char *const torch_text =
     "    m = m.to(memory_format=torch.channels_last); x = x.to(memory_format=torch.channels_last)\n"
     "opt = torch.optim.SGD(m.parameters(), 0.01, momentum=0.9, weight_decay=1e-4, foreach=False)\n"
     "def step():\n"
-    "    opt.zero_grad(set_to_none=True); l = nn.functional.cross_entropy(m(x), t); l.backward(); opt.step(); return l\n"
+    "    opt.zero_grad(set_to_none=True); l = nn.functional.cross_entropy(m(x), t); l.backward(); opt.step(); return "
+    "l\n"
     "step(); print('ready', flush=True)\n"
     "for line in sys.stdin:\n"
     "    ts = []\n"
@@ -113,7 +115,8 @@ static pd_status profile(trainer *t, const settings *set, pd_err *err)
     double sgd = 0;
     node_times times;
     PD_TRY(pd_plan_time_nodes(pd_classifier_plan(t->c), err));
-    if (!node_times_init(&times, pd_classifier_tape(t->c))) return PD_FAIL(err, PD_ENOMEM, "out of memory for a profile");
+    if (!node_times_init(&times, pd_classifier_tape(t->c)))
+        return PD_FAIL(err, PD_ENOMEM, "out of memory for a profile");
     pd_status status = PD_OK;
     double least = 1e9;
     for (int i = 0; i < 15 && status == PD_OK; i++) {
@@ -166,8 +169,8 @@ static pd_status one_net(pd_device *device, const char *name, const settings *se
         if (ours.disturbed + torch.s.disturbed) printf(", %d turns disturbed", ours.disturbed + torch.s.disturbed);
         if (torch.s.n)
             printf("; %s %8.1f ms (%.1f-%.1f) = %6.1f images/s; ratio %.3f", torch.name, quantile(&torch.s, 0.5) * 1e3,
-                   quantile(&torch.s, 0.1) * 1e3, quantile(&torch.s, 0.9) * 1e3,
-                   set->batch / quantile(&torch.s, 0.5), quantile(&torch.s, 0.5) * 1e3 / ms);
+                   quantile(&torch.s, 0.1) * 1e3, quantile(&torch.s, 0.9) * 1e3, set->batch / quantile(&torch.s, 0.5),
+                   quantile(&torch.s, 0.5) * 1e3 / ms);
         printf("\n");
         fflush(stdout);
         if (set->profile) status = profile(&t, set, err);
@@ -186,14 +189,20 @@ int main(int argc, char **argv)
         PD_OPT_INT(0, "batch", "N", &set.batch, 1, 1024, "images in a step (16)"),
         PD_OPT_INT(0, "rounds", "N", &set.rounds, 1, 1000, "turns of each side (6)"),
         PD_OPT_INT(0, "turn", "N", &set.turn, 1, 100, "steps in a turn (3)"),
-        PD_OPT_DOUBLE(0, "wait", "S", &set.wait, 0, 3600, "wait so long for a quiet machine before a turn (4); 0: never"),
+        PD_OPT_DOUBLE(0, "wait", "S", &set.wait, 0, 3600,
+                      "wait so long for a quiet machine before a turn (4); 0: never"),
         PD_OPT_FLAG(0, "no-peers", &alone, "ours alone"),
         PD_OPT_FLAG(0, "profile", &set.profile, "print the time of every operation"),
         PD_OPT_STRING(0, "peer-python", "FILE", &set.python, "an interpreter with torch and torchvision"),
     };
-    const pd_cli cli = {.program = "bench_train", .usage = "[NET...]", .about = "Speed of a training step.",
-                        .example = "bench_train resnet18 pd_a_resnet18 --rounds 10", .opts = opts,
-                        .n_opts = sizeof opts / sizeof *opts, .common = PD_CLI_DEVICE | PD_CLI_THREADS, .max_args = -1};
+    const pd_cli cli = {.program = "bench_train",
+                        .usage = "[NET...]",
+                        .about = "Speed of a training step.",
+                        .example = "bench_train resnet18 pd_a_resnet18 --rounds 10",
+                        .opts = opts,
+                        .n_opts = sizeof opts / sizeof *opts,
+                        .common = PD_CLI_DEVICE | PD_CLI_THREADS,
+                        .max_args = -1};
     static const char *const usual[] = {"resnet18", "pd_a_resnet18"};
     pd_cli_args args;
     pd_err err = PD_ERR_INIT;

@@ -3,12 +3,21 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
+#define LARGE_PAGE ((size_t)2 << 20)
+
+/* Large blocks lie on large pages where the system has them: a step walks through hundreds of megabytes, and looking up
+ * small pages took a third of the time of some operations. */
 static pd_status cpu_alloc(pd_device *device, void **out, size_t bytes, pd_err *err)
 {
     (void)device;
-    void *p = aligned_alloc(PD_ALIGN, (bytes + 2 * PD_ALIGN - 1) / PD_ALIGN * PD_ALIGN);
+    const size_t align = bytes >= 2 * LARGE_PAGE ? LARGE_PAGE : PD_ALIGN;
+    void *p = aligned_alloc(align, (bytes / align + 1) * align);
     if (!p) return PD_FAIL(err, PD_ENOMEM, "out of memory: %zu MiB asked for", bytes >> 20);
+#ifdef MADV_HUGEPAGE
+    if (align == LARGE_PAGE) (void)madvise(p, (bytes / align + 1) * align, MADV_HUGEPAGE); /* a refusal costs speed only */
+#endif
     *out = p;
     return PD_OK;
 }

@@ -43,7 +43,7 @@ static void unit_rows(const layout *l, size_t unit, size_t *sample, size_t *firs
     *first = *sample * l->rows + at;
 }
 
-/* ---- memory: saved holds mean and 1/std of every branch; scratch the units' partial sums, then coefficients -------- */
+/* ---- memory: saved holds mean and 1/std of every branch; scratch the units' partial sums, then coefficients ------ */
 
 static float *saved_mean(const pd_node *node, int k, size_t c)
 {
@@ -74,7 +74,7 @@ static pd_status bn_plan(pd_node *node, pd_device *device, pd_err *err)
     return PD_OK;
 }
 
-/* ---- forward ---------------------------------------------------------------------------------------------------------- */
+/* ---- forward ----------------------------------------------------------------------------------------------------- */
 
 typedef struct forward {
     const pd_node *node;
@@ -165,7 +165,8 @@ static void coefficients(const forward *f)
         memset(offset, 0, c * sizeof *offset);
         for (int k = 0; k < branches; k++) {
             const pd_value *gate = f->node->in[GATE];
-            const float a = gate ? ((const float *)gate->data)[n * (size_t)gate->shape.dim[1] + (size_t)f->args->gate[k]] : 1;
+            const float a =
+                gate ? ((const float *)gate->data)[n * (size_t)gate->shape.dim[1] + (size_t)f->args->gate[k]] : 1;
             const float *gamma = f->node->in[IN(k, GAMMA)]->data, *beta = f->node->in[IN(k, BETA)]->data;
             const float *mean = saved_mean(f->node, k, c), *rstd = saved_rstd(f->node, k, c);
             float *scale = f->scale + (n * (size_t)branches + (size_t)k) * c;
@@ -259,7 +260,7 @@ static pd_status bn_fwd(pd_node *node, const pd_run *run, pd_err *err)
     return PD_OK;
 }
 
-/* ---- backward --------------------------------------------------------------------------------------------------------- */
+/* ---- backward ---------------------------------------------------------------------------------------------------- */
 
 typedef struct backward {
     const pd_node *node;
@@ -489,8 +490,8 @@ static pd_status bn_bwd(pd_node *node, const pd_run *run, pd_err *err)
 {
     (void)err;
     const bn_args *a = node->args;
-    backward b = {.node = node, .run = run, .args = a, .l = layout_of(node), .dy = node->out[0]->grad,
-                  .y = node->out[0]->data};
+    backward b = {
+        .node = node, .run = run, .args = a, .l = layout_of(node), .dy = node->out[0]->grad, .y = node->out[0]->data};
     const size_t c = b.l.c, kc = (size_t)a->branches * c, width = kc + c;
     if (b.l.units == 0 || c == 0) return PD_OK;
     for (int k = 0; k < a->branches; k++) {
@@ -530,8 +531,7 @@ static double bn_macs(const pd_node *node)
 
 static const pd_kernel bn_cpu = {bn_plan, bn_fwd, bn_bwd, NULL};
 
-#define EVERY(what)                                                                                                    \
-    (1u << IN(0, what) | 1u << IN(1, what) | 1u << IN(2, what) | 1u << IN(3, what) | 1u << IN(4, what))
+#define EVERY(what) (1u << IN(0, what) | 1u << IN(1, what) | 1u << IN(2, what) | 1u << IN(3, what) | 1u << IN(4, what))
 #define BN_OP(text, stats, relu)                                                                                       \
     {                                                                                                                  \
         .name = text, .bwd_reads_in = 1u << GATE | EVERY(Z) | EVERY(GAMMA) | EVERY(BETA), .bwd_reads_out = (relu),     \
@@ -566,7 +566,8 @@ pd_value *pd_bn_sum(pd_tape *t, const char *name, int branches, const pd_bn_bran
         }
     }
     if (shape.rank != 4 || (residual && memcmp(&residual->shape, &shape, sizeof shape) != 0)) {
-        pd_tape_fail(t, PD_EINVAL, "%s: residual does not have the branches' shape %s", name, pd_shape_text(text, shape));
+        pd_tape_fail(t, PD_EINVAL, "%s: residual does not have the branches' shape %s", name,
+                     pd_shape_text(text, shape));
         return pd_tape_dead(t);
     }
     return pd_tape_add1(t, &bn_ops[settings.batch_stats][settings.relu], name, FIRST + PER_BRANCH * branches, in, shape,

@@ -1,38 +1,28 @@
 #include "kernels/conv.h"
-#include "kernels/onednn.h"
+#include "kernels/add_into.h"
+#include "kernels/conv_direct.h"
 #include "kernels/simd.h"
+#include "kernels/winograd.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum { X, W, BIAS, RESIDUAL };
 
-/* What one planned convolution keeps. */
+/* What one planned convolution keeps: one of the two algorithms. */
 typedef struct conv_state {
     pd_device *device;
-    pd_conv_shape shape;
-    pd_prim fwd, bwd_data, bwd_weights;
-    pd_prim pack_fwd, pack_data, unpack; /* weights into a primitive's layout, and its gradient back */
-    size_t packed_fwd, packed_data, packed_grad;
-    float *packed; /* constant weights, packed once; else NULL and packed into scratch */
+    bool direct;
+    pd_direct by_library;
+    pd_wino_shape fast;
+    float *packed; /* of the fast one: constant kernels, transformed */
 } conv_state;
-
-static size_t align_up(size_t n)
-{
-    return (n + PD_ALIGN - 1) / PD_ALIGN * PD_ALIGN;
-}
-
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
 
 static void conv_release(pd_node *node)
 {
     conv_state *s = node->state;
     if (!s) return;
-    pd_prim *const all[] = {&s->fwd, &s->bwd_data, &s->bwd_weights, &s->pack_fwd, &s->pack_data, &s->unpack};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) pd_prim_free(all[i]);
+    pd_direct_free(&s->by_library);
     if (s->packed) s->device->release(s->device, s->packed);
     free(s);
     node->state = NULL;
@@ -42,9 +32,33 @@ static pd_conv_shape shape_of(const pd_node *node)
 {
     const pd_conv_args *a = node->args;
     const int *x = node->in[X]->shape.dim, *w = node->in[W]->shape.dim, *y = node->out[0]->shape.dim;
-    return (pd_conv_shape){.n = x[0], .h = x[1], .w = x[2], .c = x[3], .k = w[0], .kh = w[1], .kw = w[2],
-                           .stride = a->stride, .pad_h = a->pad_h, .pad_w = a->pad_w, .groups = a->groups,
-                           .oh = y[1], .ow = y[2]};
+    return (pd_conv_shape){.n = x[0],
+                           .h = x[1],
+                           .w = x[2],
+                           .c = x[3],
+                           .k = w[0],
+                           .kh = w[1],
+                           .kw = w[2],
+                           .stride = a->stride,
+                           .pad_h = a->pad_h,
+                           .pad_w = a->pad_w,
+                           .groups = a->groups,
+                           .oh = y[1],
+                           .ow = y[2]};
+}
+
+static pd_status plan_fast(pd_node *node, conv_state *s, pd_err *err)
+{
+    const int threads = pd_pool_threads(s->device->pool);
+    node->scratch_fwd = pd_wino_fwd_scratch(&s->fast, threads);
+    if (node->in[W]->constant)
+        PD_TRY(s->device->alloc(s->device, (void **)&s->packed, pd_wino_packed_bytes(&s->fast), err));
+    if (node->backward && pd_wants_grad(node, X)) node->scratch_bwd = pd_wino_bwd_data_scratch(&s->fast, threads);
+    if (node->backward && pd_wants_grad(node, W)) {
+        const size_t bytes = pd_wino_bwd_weights_scratch(&s->fast, threads);
+        node->scratch_bwd = bytes > node->scratch_bwd ? bytes : node->scratch_bwd;
+    }
+    return PD_OK;
 }
 
 static pd_status conv_plan(pd_node *node, pd_device *device, pd_err *err)
@@ -54,52 +68,38 @@ static pd_status conv_plan(pd_node *node, pd_device *device, pd_err *err)
     if (!s) return PD_FAIL(err, PD_ENOMEM, "out of memory for a convolution");
     node->state = s;
     s->device = device;
-    s->shape = shape_of(node);
-    PD_TRY(pd_prim_conv_fwd(&s->fwd, device, &s->shape, node->in[BIAS] != NULL, node->in[RESIDUAL] != NULL, a->relu,
-                            node->backward, err));
-    PD_TRY(pd_prim_reorder_weights(&s->pack_fwd, &s->packed_fwd, device, &s->shape, &s->fwd, true, err));
-    const size_t pack_pad = align_up(s->pack_fwd.scratch_bytes);
-    if (node->in[W]->constant) PD_TRY(device->alloc(device, (void **)&s->packed, s->packed_fwd, err));
-    node->scratch_fwd = align_up(s->packed ? 0 : s->packed_fwd) + larger(pack_pad, align_up(s->fwd.scratch_bytes));
-    if (!node->backward) return PD_OK;
-
-    const size_t x_bytes = pd_shape_size(node->in[X]->shape) * sizeof(float);
-    const size_t w_bytes = pd_shape_size(node->in[W]->shape) * sizeof(float);
-    if (pd_wants_grad(node, X)) {
-        PD_TRY(pd_prim_conv_bwd_data(&s->bwd_data, device, &s->shape, err));
-        PD_TRY(pd_prim_reorder_weights(&s->pack_data, &s->packed_data, device, &s->shape, &s->bwd_data, true, err));
-        const size_t adds = node->grad_mode[X] == PD_GRAD_ADD || node->in[X]->param ? align_up(x_bytes) : 0;
-        node->scratch_bwd = adds + align_up(s->packed_data) +
-                            larger(align_up(s->pack_data.scratch_bytes), align_up(s->bwd_data.scratch_bytes));
-    }
-    if (pd_wants_grad(node, W)) {
-        PD_TRY(pd_prim_conv_bwd_weights(&s->bwd_weights, device, &s->shape, err));
-        PD_TRY(pd_prim_reorder_weights(&s->unpack, &s->packed_grad, device, &s->shape, &s->bwd_weights, false, err));
-        const size_t need = align_up(w_bytes) + align_up(s->packed_grad) +
-                            larger(align_up(s->unpack.scratch_bytes), align_up(s->bwd_weights.scratch_bytes));
-        node->scratch_bwd = larger(node->scratch_bwd, need);
-    }
+    const pd_conv_shape shape = shape_of(node);
+    s->direct = !pd_wino_add(&s->fast, &shape) || !pd_wino_pays(&s->fast, node->in[W]->constant);
+    if (!s->direct) return plan_fast(node, s, err);
+    const pd_direct_wants wants = {.bias = node->in[BIAS],
+                                   .residual = node->in[RESIDUAL],
+                                   .relu = a->relu,
+                                   .constant = node->in[W]->constant,
+                                   .backward = node->backward,
+                                   .dx = node->backward && pd_wants_grad(node, X),
+                                   .dw = node->backward && pd_wants_grad(node, W)};
+    PD_TRY(pd_direct_plan(&s->by_library, device, &shape, wants, err));
+    node->scratch_fwd = pd_direct_scratch_fwd(&s->by_library);
+    node->scratch_bwd = pd_direct_scratch_bwd(&s->by_library);
     return PD_OK;
 }
 
 static pd_status conv_fwd(pd_node *node, const pd_run *run, pd_err *err)
 {
+    const pd_conv_args *a = node->args;
     conv_state *s = node->state;
-    char *scratch = node->scratch;
-    float *weights = s->packed;
-    if (pd_shape_size(node->out[0]->shape) == 0) return PD_OK;
-    if (!weights) {
-        weights = (float *)(void *)scratch;
-        scratch += align_up(s->packed_fwd);
-    }
-    if (!s->packed || run->constants)
-        PD_TRY(pd_prim_run(&s->pack_fwd, s->device, (void *[]){node->in[W]->data, weights}, scratch, err));
+    const float *w = node->in[W]->data, *bias = node->in[BIAS] ? node->in[BIAS]->data : NULL;
+    const float *residual = node->in[RESIDUAL] ? node->in[RESIDUAL]->data : NULL;
     float *y = node->out[0]->data;
-    if (node->in[RESIDUAL] && node->in[RESIDUAL]->data != y)
-        memcpy(y, node->in[RESIDUAL]->data, pd_shape_size(node->out[0]->shape) * sizeof *y);
-    return pd_prim_run(&s->fwd, s->device,
-                       (void *[]){node->in[X]->data, weights, y, node->in[BIAS] ? node->in[BIAS]->data : NULL}, scratch,
-                       err);
+    if (pd_shape_size(node->out[0]->shape) == 0) return PD_OK;
+    if (s->direct) {
+        if (residual && residual != y) memcpy(y, residual, pd_shape_size(node->out[0]->shape) * sizeof *y);
+        return pd_direct_fwd(&s->by_library, node->in[X]->data, w, run->constants, bias, y, node->scratch, err);
+    }
+    if (s->packed && run->constants) pd_wino_pack(s->device->pool, &s->fast, &w, s->packed);
+    const pd_wino_after after = {bias, residual, a->relu};
+    pd_wino_fwd(s->device->pool, &s->fast, node->in[X]->data, &w, s->packed, &y, &after, node->scratch);
+    return PD_OK;
 }
 
 typedef struct spans {
@@ -107,21 +107,13 @@ typedef struct spans {
     const float *from;
 } spans;
 
-PD_CLONES static void add_range(void *arg, size_t begin, size_t end, int thread)
-{
-    (void)thread;
-    const spans *s = arg;
-    float *to = s->to;
-    const float *from = s->from;
-    for (size_t i = begin; i < end; i++) to[i] += from[i];
-}
-
 PD_CLONES static void mask_range(void *arg, size_t begin, size_t end, int thread)
 {
     (void)thread;
     const spans *s = arg;
     float *g = s->to;
     const float *y = s->from;
+    PD_IVDEP
     for (size_t i = begin; i < end; i++) g[i] = y[i] > 0 ? g[i] : 0;
 }
 
@@ -157,42 +149,20 @@ PD_CLONES static void sum_columns(void *arg, size_t begin, size_t end, int threa
     }
 }
 
-static pd_status bwd_data(pd_node *node, const pd_run *run, pd_err *err)
+static pd_status kernel_gradients(pd_node *node, const pd_run *run, pd_err *err)
 {
     conv_state *s = node->state;
-    char *scratch = node->scratch;
-    const size_t count = pd_shape_size(node->in[X]->shape);
-    const bool add = pd_adds_grad(node, X, run);
-    float *dx = node->in[X]->grad;
-    if (add) {
-        dx = (float *)(void *)scratch;
-        scratch += align_up(count * sizeof *dx);
-    }
-    float *weights = (float *)(void *)scratch;
-    scratch += align_up(s->packed_data);
-    PD_TRY(pd_prim_run(&s->pack_data, s->device, (void *[]){node->in[W]->data, weights}, scratch, err));
-    PD_TRY(pd_prim_run(&s->bwd_data, s->device, (void *[]){dx, weights, node->out[0]->grad}, scratch, err));
-    if (add) pd_parallel(s->device->pool, count, add_range, &(spans){node->in[X]->grad, dx});
-    return PD_OK;
-}
-
-static pd_status bwd_weights(pd_node *node, const pd_run *run, pd_err *err)
-{
-    conv_state *s = node->state;
-    char *scratch = node->scratch;
-    const size_t count = pd_shape_size(node->in[W]->shape);
-    const bool add = pd_adds_grad(node, W, run);
+    const float *x = node->in[X]->data, *w = node->in[W]->data, *dy = node->out[0]->grad;
     float *dw = node->in[W]->grad;
-    if (add) {
-        dw = (float *)(void *)scratch;
-        scratch += align_up(count * sizeof *dw);
+    const bool want_x = pd_wants_grad(node, X), want_w = pd_wants_grad(node, W);
+    const bool add_x = want_x && pd_adds_grad(node, X, run), add_w = want_w && pd_adds_grad(node, W, run);
+    if (s->direct) {
+        if (want_x) PD_TRY(pd_direct_bwd_data(&s->by_library, w, dy, node->in[X]->grad, add_x, node->scratch, err));
+        if (want_w) PD_TRY(pd_direct_bwd_weights(&s->by_library, x, dy, dw, add_w, node->scratch, err));
+        return PD_OK;
     }
-    float *packed = (float *)(void *)scratch;
-    scratch += align_up(s->packed_grad);
-    PD_TRY(pd_prim_run(&s->bwd_weights, s->device, (void *[]){node->in[X]->data, packed, node->out[0]->grad}, scratch,
-                       err));
-    PD_TRY(pd_prim_run(&s->unpack, s->device, (void *[]){packed, dw}, scratch, err));
-    if (add) pd_parallel(s->device->pool, count, add_range, &(spans){node->in[W]->grad, dw});
+    if (want_x) pd_wino_bwd_data(s->device->pool, &s->fast, &w, &dy, node->in[X]->grad, add_x, node->scratch);
+    if (want_w) pd_wino_bwd_weights(s->device->pool, &s->fast, x, &dy, &dw, &add_w, node->scratch);
     return PD_OK;
 }
 
@@ -209,13 +179,11 @@ static pd_status conv_bwd(pd_node *node, const pd_run *run, pd_err *err)
     }
     if (node->in[RESIDUAL] && pd_wants_grad(node, RESIDUAL)) {
         if (pd_adds_grad(node, RESIDUAL, run))
-            pd_parallel(pool, count, add_range, &(spans){node->in[RESIDUAL]->grad, dy});
+            pd_add_into(pool, node->in[RESIDUAL]->grad, dy, count);
         else
             memcpy(node->in[RESIDUAL]->grad, dy, count * sizeof *dy);
     }
-    if (pd_wants_grad(node, X)) PD_TRY(bwd_data(node, run, err));
-    if (pd_wants_grad(node, W)) PD_TRY(bwd_weights(node, run, err));
-    return PD_OK;
+    return kernel_gradients(node, run, err);
 }
 
 /* Multiply-accumulates; a bias counts once per output element, as the usual counters have it. */
@@ -229,42 +197,57 @@ static double conv_macs(const pd_node *node)
 
 static const pd_kernel conv_cpu = {conv_plan, conv_fwd, conv_bwd, conv_release};
 
-static const pd_op conv_op = {.name = "conv", .bwd_reads_in = 1u << X | 1u << W, .out_over_in = 1 + RESIDUAL,
-                              .differentiable = true, .kernel = {[PD_CPU] = &conv_cpu}, .macs = conv_macs};
-static const pd_op conv_relu_op = {.name = "conv_relu", .bwd_reads_in = 1u << X | 1u << W, .bwd_reads_out = 1u,
-                                   .out_over_in = 1 + RESIDUAL, .differentiable = true,
-                                   .kernel = {[PD_CPU] = &conv_cpu}, .macs = conv_macs};
+static const pd_op conv_op = {.name = "conv",
+                              .bwd_reads_in = 1u << X | 1u << W,
+                              .out_over_in = 1 + RESIDUAL,
+                              .differentiable = true,
+                              .kernel = {[PD_CPU] = &conv_cpu},
+                              .macs = conv_macs};
+static const pd_op conv_relu_op = {.name = "conv_relu",
+                                   .bwd_reads_in = 1u << X | 1u << W,
+                                   .bwd_reads_out = 1u,
+                                   .out_over_in = 1 + RESIDUAL,
+                                   .differentiable = true,
+                                   .kernel = {[PD_CPU] = &conv_cpu},
+                                   .macs = conv_macs};
 
 bool pd_conv_is_reference(const pd_node *node)
 {
     if (node->op != &conv_op && node->op != &conv_relu_op) return false;
     const conv_state *s = node->state;
-    return s && (s->fwd.reference || s->bwd_data.reference || s->bwd_weights.reference);
+    return s && pd_direct_is_reference(&s->by_library);
+}
+
+bool pd_conv_output(pd_tape *t, const char *name, const pd_value *x, const pd_value *w, const pd_conv_args *args,
+                    pd_shape *out)
+{
+    const int *xd = x->shape.dim, *wd = w->shape.dim;
+    char xs[64], ws[64];
+    if (args->groups < 1 || args->stride < 1 || x->shape.rank != 4 || w->shape.rank != 4 ||
+        xd[3] != wd[3] * args->groups || wd[0] % args->groups != 0) {
+        pd_tape_fail(t, PD_EINVAL, "%s: a kernel %s with %d groups and stride %d does not fit an input %s", name,
+                     pd_shape_text(ws, w->shape), args->groups, args->stride, pd_shape_text(xs, x->shape));
+        return false;
+    }
+    if (xd[1] + 2 * args->pad_h < wd[1] || xd[2] + 2 * args->pad_w < wd[2]) {
+        pd_tape_fail(t, PD_EINVAL, "%s: an input %s is smaller than the kernel %s", name, pd_shape_text(xs, x->shape),
+                     pd_shape_text(ws, w->shape));
+        return false;
+    }
+    *out = PD_SHAPE(xd[0], pd_conv_out(xd[1], wd[1], args->stride, args->pad_h),
+                    pd_conv_out(xd[2], wd[2], args->stride, args->pad_w), wd[0]);
+    return true;
 }
 
 pd_value *pd_conv(pd_tape *t, const char *name, pd_value *x, pd_value *w, pd_value *bias, pd_value *residual,
                   pd_conv_args args)
 {
-    if (pd_tape_status(t, NULL) != PD_OK) return pd_tape_dead(t);
-    const int *xd = x->shape.dim, *wd = w->shape.dim;
-    char xs[64], ws[64];
-    if (args.groups < 1 || args.stride < 1 || x->shape.rank != 4 || w->shape.rank != 4 || xd[3] != wd[3] * args.groups ||
-        wd[0] % args.groups != 0) {
-        pd_tape_fail(t, PD_EINVAL, "%s: a kernel %s with %d groups and stride %d does not fit an input %s", name,
-                     pd_shape_text(ws, w->shape), args.groups, args.stride, pd_shape_text(xs, x->shape));
-        return pd_tape_dead(t);
-    }
-    const int oh = pd_conv_out(xd[1], wd[1], args.stride, args.pad_h);
-    const int ow = pd_conv_out(xd[2], wd[2], args.stride, args.pad_w);
-    if (xd[1] + 2 * args.pad_h < wd[1] || xd[2] + 2 * args.pad_w < wd[2]) {
-        pd_tape_fail(t, PD_EINVAL, "%s: an input %s is smaller than the kernel %s", name, pd_shape_text(xs, x->shape),
-                     pd_shape_text(ws, w->shape));
-        return pd_tape_dead(t);
-    }
-    const pd_shape out = PD_SHAPE(xd[0], oh, ow, wd[0]);
+    pd_shape out;
+    if (pd_tape_status(t, NULL) != PD_OK || !pd_conv_output(t, name, x, w, &args, &out)) return pd_tape_dead(t);
     if (residual && memcmp(&residual->shape, &out, sizeof out) != 0) {
-        pd_tape_fail(t, PD_EINVAL, "%s: residual %s, output %s", name, pd_shape_text(xs, residual->shape),
-                     pd_shape_text(ws, out));
+        char rs[64], os[64];
+        pd_tape_fail(t, PD_EINVAL, "%s: residual %s, output %s", name, pd_shape_text(rs, residual->shape),
+                     pd_shape_text(os, out));
         return pd_tape_dead(t);
     }
     return pd_tape_add1(t, args.relu ? &conv_relu_op : &conv_op, name, 4, (pd_value *[]){x, w, bias, residual}, out,

@@ -8,6 +8,8 @@
  *   residual (n, oh, ow, k) or NULL
  *   returns  (n, oh, ow, k), oh = (h + 2 pad_h - r) / stride + 1
  *
+ * 3x3, 3x1 and 1x3 of stride 1 are computed with fewer multiplications where that is faster (kernels/winograd.h), all else
+ * by the compute library (kernels/conv_direct.h).
  * Weights may be a parameter or a value computed on the tape (a folded kernel). Constant weights are packed once.
  * Errors: shapes that do not fit, groups that do not divide c and k: both numbers are named. */
 #ifndef PD_CONV_H
@@ -25,6 +27,10 @@ pd_value *pd_conv(pd_tape *t, const char *name, pd_value *x, pd_value *w, pd_val
 
 /* True where the compute library has only its slow reference implementation for a planned convolution. */
 bool pd_conv_is_reference(const pd_node *node);
+
+/* The output's shape; false, and a failed tape, where kernel and input do not fit. For author functions. */
+bool pd_conv_output(pd_tape *t, const char *name, const pd_value *x, const pd_value *w, const pd_conv_args *args,
+                    pd_shape *out);
 
 /* Output size along one axis. */
 static inline int pd_conv_out(int size, int kernel, int stride, int pad)

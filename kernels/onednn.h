@@ -1,12 +1,13 @@
 /* onednn.h: the one place that knows oneDNN's C API and the difference between its versions 2 and 3.
  *
  * Thin: memory descriptors, convolutions in three directions, reorders, sgemm. Every primitive uses the user's
- * scratchpad, so that running one allocates nothing of size. Implementations named "ref" are refused when a primitive
- * is made: slow code is an error here, not a surprise. */
+ * scratchpad, so that running one allocates nothing of size. Activations are nhwc. Implementations named "ref" are marked
+ * (pd_prim.reference): tests/test_onednn.c finds none in any network. */
 #ifndef PD_ONEDNN_H
 #define PD_ONEDNN_H
 
 #include "engine/device.h"
+#include "kernels/conv_shape.h"
 
 #include <oneapi/dnnl/dnnl.h>
 #include <stdbool.h>
@@ -30,14 +31,6 @@ typedef struct pd_prim {
     size_t scratch_bytes;
     bool reference; /* the library only has its slow reference implementation */
 } pd_prim;
-
-/* A convolution; dims in oneDNN's logical order. Activations are nhwc. */
-typedef struct pd_conv_shape {
-    int n, h, w, c;          /* input */
-    int k, kh, kw;           /* outputs, kernel */
-    int stride, pad_h, pad_w; /* pads on top and left; those below and right follow from the output size */
-    int groups, oh, ow;
-} pd_conv_shape;
 
 typedef struct pd_onednn {
     dnnl_engine_t engine;
