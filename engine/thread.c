@@ -179,8 +179,10 @@ static void run_loop(pd_pool *pool, size_t n, pd_range_fn fn, void *arg, bool ea
         pool->arg = arg;
         pool->each = each;
         atomic_store(&pool->next, 0);
+        /* the team may be smaller than asked for (OMP_THREAD_LIMIT, or a caller's own parallel region) */
 #pragma omp parallel num_threads(pool->threads)
-        run_share(pool, omp_get_thread_num());
+        for (int share = omp_get_thread_num(); share < pool->threads; share += omp_get_num_threads())
+            run_share(pool, share);
         return;
     }
 #endif

@@ -7,6 +7,7 @@
 
 #include <stdatomic.h>
 #include <stdint.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static void test_arena(void)
@@ -52,23 +53,52 @@ static void touch(void *arg, size_t begin, size_t end, int thread)
     }
 }
 
+static void check_pool(pd_pool *pool, int threads)
+{
+    for (size_t n = 0; n < 9; n++) {
+        loop l = {0};
+        pd_parallel(pool, n, touch, &l);
+        pd_parallel_each(pool, n, touch, &l);
+        for (size_t i = 0; i < 1000; i++) PD_CHECK_INT(atomic_load(&l.seen[i]), i < n ? 2 : 0);
+    }
+    loop l = {0};
+    pd_parallel(pool, 1000, touch, &l);
+    for (size_t i = 1; i < 1000; i++) PD_CHECK(l.thread[i] >= l.thread[i - 1]);
+    PD_CHECK_INT(l.thread[999], threads - 1);
+    pd_pool_free(pool);
+}
+
+static void test_compute_pool(void)
+{
+    pd_err err = PD_ERR_INIT;
+    for (int threads = 1; threads <= 4; threads++) {
+        pd_pool *pool = NULL;
+        PD_CHECK_OK(pd_pool_new_compute(&pool, threads, 0, &err));
+        if (pool) check_pool(pool, threads);
+    }
+}
+
+/* Where the environment allows fewer threads than asked for, the loops are whole all the same. */
+static void test_thread_limit(void)
+{
+    const pid_t child = fork();
+    if (child == 0) {
+        setenv("OMP_THREAD_LIMIT", "1", 1);
+        execl("/proc/self/exe", "test_engine", "compute", (char *)NULL);
+        _exit(2);
+    }
+    int status = -1;
+    PD_CHECK(child > 0 && waitpid(child, &status, 0) == child);
+    PD_CHECK_INT(status, 0);
+}
+
 static void test_pool(void)
 {
     pd_err err = PD_ERR_INIT;
     for (int threads = 1; threads <= 4; threads++) {
         pd_pool *pool = NULL;
         PD_CHECK_OK(pd_pool_new(&pool, threads, &err));
-        for (size_t n = 0; n < 9; n++) {
-            loop l = {0};
-            pd_parallel(pool, n, touch, &l);
-            pd_parallel_each(pool, n, touch, &l);
-            for (size_t i = 0; i < 1000; i++) PD_CHECK_INT(atomic_load(&l.seen[i]), i < n ? 2 : 0);
-        }
-        loop l = {0};
-        pd_parallel(pool, 1000, touch, &l);
-        for (size_t i = 1; i < 1000; i++) PD_CHECK(l.thread[i] >= l.thread[i - 1]);
-        PD_CHECK_INT(l.thread[999], threads - 1);
-        pd_pool_free(pool);
+        if (pool) check_pool(pool, threads);
     }
     pd_pool *none = NULL;
     PD_CHECK_FAILS(pd_pool_new(&none, -1, &err), PD_EINVAL, "-1 threads");
@@ -188,10 +218,16 @@ static void test_file(void)
     pd_arena_free(arena);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc > 1 && !strcmp(argv[1], "compute")) {
+        test_compute_pool();
+        return pd_test_end();
+    }
     test_arena();
     test_pool();
+    test_thread_limit();
+    test_compute_pool();
     test_queue();
     test_rng();
     test_file();
