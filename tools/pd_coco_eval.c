@@ -1,6 +1,7 @@
 /* pd_coco_eval: COCO AP of one results file, or a table of several, equal to pycocotools to the last bit. */
 #include "eval/coco_ap.h"
 #include "tools/cli.h"
+#include "tools/coco_check_files.h"
 #include "tools/coco_html.h"
 #include "tools/coco_output.h"
 
@@ -13,9 +14,9 @@
 
 /* The command line. */
 typedef struct options {
-    const char *iou_type, *areas, *categories, *images, *json, *arrays, *html;
+    const char *iou_type, *areas, *categories, *images, *image_dir, *json, *arrays, *html;
     pd_numbers limits, thresholds, sigmas;
-    bool curves, tide;
+    bool check, curves, tide;
     double confusion; /* score; below 0: not asked for */
     int bootstrap;    /* resamples */
     int64_t seed;
@@ -349,6 +350,18 @@ static pd_status run(session *s, pd_err *err)
     return PD_OK;
 }
 
+/* --check: the report instead of an evaluation. */
+static pd_status check_files(session *s, bool *good, pd_err *err)
+{
+    const char *const dt = s->args->n_args > 1 ? s->args->args[1] : NULL;
+    size_t errors = 0;
+    PD_TRY(pd_pool_new(&s->pool, s->args->threads, err));
+    PD_TRY(pd_coco_check_files(stdout, s->args->args[0], dt, s->opt->image_dir, s->pool, &errors, err));
+    *good = errors == 0;
+    if (errors) fprintf(stderr, "%s: %zu error%s\n", s->cli->program, errors, errors > 1 ? "s" : "");
+    return PD_OK;
+}
+
 int main(int argc, char **argv)
 {
     options o = {.confusion = -1};
@@ -373,6 +386,8 @@ int main(int argc, char **argv)
         PD_OPT_STRING(0, "json", "FILE", &o.json, "write everything as JSON"),
         PD_OPT_STRING(0, "html", "FILE", &o.html, "write a page with curves, confusion, errors, categories"),
         PD_OPT_STRING(0, "dump-arrays", "FILE", &o.arrays, "write precision, recall, scores as doubles"),
+        PD_OPT_FLAG(0, "check", &o.check, "look the files over instead: GT.json [DT.json]; exit 1 on errors"),
+        PD_OPT_STRING(0, "images", "DIR", &o.image_dir, "with --check: the pictures too"),
         PD_OPT_FLAG(0, "skip-unknown-images", &o.skip_unknown, "leave out results of images that GT does not list"),
         PD_OPT_FLAG(0, "unique-ids", &o.unique_ids, "each annotation counts, whatever its id (0, repeated)"),
         PD_OPT_FLAG(0, "area-from-box", &o.area_from_box, "an object without area has w * h"),
@@ -387,19 +402,26 @@ int main(int argc, char **argv)
                         .opts = opts,
                         .n_opts = sizeof opts / sizeof *opts,
                         .common = PD_CLI_THREADS | PD_CLI_QUIET,
-                        .min_args = 2,
+                        .min_args = 1,
                         .max_args = -1};
     pd_cli_args args;
     const int code = pd_cli_parse(&args, &cli, argc, argv);
     if (code >= 0) return code;
-    if (o.arrays && args.n_args != 2) {
-        const int wrong = pd_cli_wrong(&cli, "--dump-arrays takes one results file");
+    const char *const wrong = !o.check && args.n_args < 2  ? "a results file is wanted behind the ground truth"
+                              : o.check && args.n_args > 2 ? "--check takes a ground truth and at most one results file"
+                              : o.image_dir && !o.check    ? "--images goes with --check"
+                              : o.arrays && args.n_args != 2 ? "--dump-arrays takes one results file"
+                                                             : NULL;
+    if (wrong) {
         pd_cli_free(&args);
-        return wrong;
+        return pd_cli_wrong(&cli, "%s", wrong);
     }
     pd_err err = PD_ERR_INIT;
     session s = {.cli = &cli, .args = &args, .opt = &o, .arena = pd_arena_new()};
-    pd_status status = s.arena ? run(&s, &err) : PD_FAIL(&err, PD_ENOMEM, "out of memory");
+    bool good = true;
+    pd_status status = !s.arena  ? PD_FAIL(&err, PD_ENOMEM, "out of memory")
+                       : o.check ? check_files(&s, &good, &err)
+                                 : run(&s, &err);
     for (size_t i = 0; i < s.n_runs; i++) {
         pd_coco_result_free(s.runs[i].result);
         free(s.runs[i].confusion.counts);
@@ -407,7 +429,7 @@ int main(int argc, char **argv)
     pd_coco_gt_close(s.gt);
     pd_pool_free(s.pool);
     pd_arena_free(s.arena);
-    const int result = status == PD_OK ? 0 : pd_cli_fail(&cli, &err);
+    const int result = status != PD_OK ? pd_cli_fail(&cli, &err) : good ? 0 : 1;
     pd_cli_free(&args);
     return pd_cli_close_stdout(&cli, result);
 }
