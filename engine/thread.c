@@ -119,6 +119,7 @@ pd_status pd_pool_new_compute(pd_pool **out, int threads, int pin, pd_err *err)
     if (threads < 0) return PD_FAIL(err, PD_EINVAL, "%d threads: must be 1 or more, or 0 for all processors", threads);
     const int cpus = pd_cpu_count();
     if (threads == 0) threads = cpus;
+    if (threads > omp_get_thread_limit()) threads = omp_get_thread_limit();
     pd_pool *pool = NULL;
     PD_TRY(pd_pool_new(&pool, 1, err));
     pool->team = true;
@@ -179,7 +180,7 @@ static void run_loop(pd_pool *pool, size_t n, pd_range_fn fn, void *arg, bool ea
         pool->arg = arg;
         pool->each = each;
         atomic_store(&pool->next, 0);
-        /* the team may be smaller than asked for (OMP_THREAD_LIMIT, or a caller's own parallel region) */
+        /* inside a caller's own parallel region the team is smaller than asked for */
 #pragma omp parallel num_threads(pool->threads)
         for (int share = omp_get_thread_num(); share < pool->threads; share += omp_get_num_threads())
             run_share(pool, share);

@@ -22,7 +22,8 @@ int pd_pool_threads(const pd_pool *pool);
 
 /* A pool on OpenMP's own team, the one that oneDNN computes with, so that its threads and ours are the same. Sets the
  * calling thread's OpenMP thread count; with `pin`, each thread of the team is bound to one processor of the process's
- * mask (unpinned teams now and then sit on one core). Where the build has no OpenMP this is pd_pool_new. */
+ * mask (unpinned teams now and then sit on one core). Never more threads than OMP_THREAD_LIMIT allows: oneDNN would leave
+ * out the work of those that do not come. Where the build has no OpenMP this is pd_pool_new. */
 pd_status pd_pool_new_compute(pd_pool **out, int threads, int pin, pd_err *err);
 
 /* fn(arg, begin, end, thread): elements [begin, end) on thread number `thread` (0 = the caller's). */
