@@ -258,6 +258,7 @@ static pd_status run(evaluation *e, pd_err *err)
                                     .areas = r->areas,
                                     .n_areas = A,
                                     .limit = r->limits[r->n_limits - 1],
+                                    .boundary = e->p.params.boundary,
                                     .variances = e->p.variances,
                                     .n_points = e->p.params.n_sigmas,
                                     .lvis = e->p.params.lvis,

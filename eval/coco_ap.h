@@ -40,6 +40,9 @@ typedef struct pd_coco_params {
      * of an image (the largest limit) take part; what has no area does not. Thirteen numbers, as lvis-api 0.5.3 has
      * them. */
     bool lvis;
+    /* Masks: above 0, the overlap with an object that is no crowd is the smaller of mask IoU and boundary IoU (Cheng et
+     * al. 2021); usually 0.02 of the image's diagonal. Boundary AP. */
+    double boundary;
     bool no_categories;       /* all categories as one (pycocotools useCats = 0) */
     const pd_coco_id *images; /* evaluate on these only; an unknown id is an error. NULL: all */
     size_t n_images;

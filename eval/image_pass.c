@@ -110,6 +110,7 @@ pd_status pd_coco_each_image(const pd_coco_prepared *p, const pd_image_pass *pas
                           .dt = p->dt,
                           .type = p->params.type,
                           .least = pass->least,
+                          .boundary = p->params.boundary,
                           .variances = p->variances,
                           .n_points = p->params.n_sigmas}};
     pd_status status = PD_OK;

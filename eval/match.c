@@ -20,6 +20,8 @@ void pd_match_scratch_free(pd_match_scratch *s)
     free(s->candidates);
     free(s->runs.ends);
     pd_mask_work_free(&s->work);
+    free(s->boundary.ends);
+    pd_boundary_work_free(&s->boundary_work);
 }
 
 bool pd_match_fail(pd_match_scratch *s, const pd_err *err)

@@ -10,6 +10,7 @@
 #ifndef PD_MATCH_H
 #define PD_MATCH_H
 
+#include "eval/boundary.h"
 #include "eval/coco_ap.h"
 #include "eval/coco_data.h"
 
@@ -21,6 +22,7 @@ typedef struct pd_match_object {
     uint32_t object; /* index in the ground truth */
     uint32_t image;
     bool crowd_overlap, id_zero;
+    const pd_mask *boundary; /* NULL: mask IoU alone */
 } pd_match_object;
 
 /* A detection's fate: bit t is threshold t. */
@@ -41,7 +43,8 @@ typedef struct pd_match_setup {
     pd_coco_type type;
     const double *thresholds; /* at most PD_MATCH_THRESHOLDS */
     size_t n_thresholds;
-    double least; /* the lowest pd_match_floor of them */
+    double least;    /* the lowest pd_match_floor of them */
+    double boundary; /* dilation ratio, 0: mask IoU alone */
     const pd_coco_range *areas;
     size_t n_areas;
     size_t limit;            /* detections kept of a cell */
@@ -62,6 +65,9 @@ typedef struct pd_match_scratch {
     pd_mask runs; /* a detection's mask, unpacked */
     size_t runs_capacity;
     pd_mask_work work;
+    pd_mask boundary; /* of that mask */
+    size_t boundary_capacity;
+    pd_boundary_work boundary_work;
     size_t cell; /* set by the caller: the cell's place in order, so that threads agree on which failure is the first */
     pd_err err;  /* the failure of the lowest cell on this thread */
     size_t fault_cell;

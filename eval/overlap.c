@@ -103,6 +103,14 @@ static const pd_mask *unpack(pd_match_scratch *s, const pd_match_setup *setup, c
     return NULL;
 }
 
+static bool outline(pd_match_scratch *s, const pd_match_setup *setup, const pd_mask *mask)
+{
+    pd_err err = PD_ERR_INIT;
+    return pd_mask_boundary(&s->boundary, &s->boundary_capacity, mask, setup->boundary, &s->boundary_work, &err) ==
+               PD_OK ||
+           pd_match_fail(s, &err);
+}
+
 static bool masks(pd_match_scratch *s, const pd_match_setup *setup, const pd_coco_item *item,
                   const pd_match_object *objects, size_t m)
 {
@@ -111,6 +119,7 @@ static bool masks(pd_match_scratch *s, const pd_match_setup *setup, const pd_coc
     if (item->shape && item->shape->has_mask == PD_COCO_BAD) return item_fail(s, setup, item, item->shape->mask_fault);
     const pd_rle_text *const text = item->shape && item->shape->mask.text ? &item->shape->mask : NULL;
     const pd_mask *mask = NULL;
+    bool outlined = false;
     for (size_t g = 0; g < m; g++) {
         const pd_coco_object *const o = &setup->gt->objects[objects[g].object];
         s->overlaps[g] = -1;
@@ -118,6 +127,11 @@ static bool masks(pd_match_scratch *s, const pd_match_setup *setup, const pd_coc
         if (text && !pd_mask_may_reach(text, &o->mask, o->crowd_overlap, setup->least)) continue;
         if (!mask && !(mask = unpack(s, setup, item))) return false;
         s->overlaps[g] = pd_mask_overlap(mask, &o->mask, o->crowd_overlap);
+        if (!objects[g].boundary || o->crowd_overlap || !(s->overlaps[g] >= setup->least)) continue;
+        if (!outlined && !outline(s, setup, mask)) return false;
+        outlined = true;
+        const double boundary = pd_mask_overlap(&s->boundary, objects[g].boundary, false);
+        if (boundary < s->overlaps[g]) s->overlaps[g] = boundary;
     }
     return true;
 }

@@ -75,6 +75,9 @@ static pd_status check_params(const pd_coco_params *p, pd_err *err)
         return PD_FAIL(err, PD_EINVAL, "%d is not a type of evaluation", (int)p->type);
     if (!p->n_iou || !p->n_recall || !p->n_limits || !p->n_areas || !p->n_sigmas)
         return PD_FAIL(err, PD_EINVAL, "an empty list of thresholds, limits, areas or sigmas");
+    if (!(p->boundary >= 0 && p->boundary <= 1))
+        return PD_FAIL(err, PD_EINVAL, "a boundary of %g of the diagonal; expected 0 to 1", p->boundary);
+    if (p->boundary > 0 && p->type != PD_COCO_SEGM) return PD_FAIL(err, PD_EINVAL, "boundaries are for masks");
     if (p->lvis && (p->type == PD_COCO_KEYPOINTS || p->no_categories))
         return PD_FAIL(err, PD_EINVAL, "LVIS is for boxes and masks with categories");
     if (p->n_sigmas > PD_OKS_POINTS)
@@ -190,6 +193,43 @@ static pd_status check_items(const pd_coco_prepared *e, pd_err *err)
         }
         before += block->records;
     }
+    return PD_OK;
+}
+
+typedef struct {
+    pd_coco_prepared *e;
+    pd_err *errs; /* (threads) */
+} boundary_job;
+
+static void make_boundaries(void *arg, size_t begin, size_t end, int thread)
+{
+    const boundary_job *const job = arg;
+    pd_coco_prepared *const e = job->e;
+    pd_boundary_work work = {0};
+    for (size_t i = begin; i < end && job->errs[thread].code == PD_OK; i++) {
+        size_t capacity = 0;
+        const pd_mask *const mask = &e->gt->objects[e->objects[i].object].mask;
+        if (pd_mask_boundary(&e->boundaries[i], &capacity, mask, e->params.boundary, &work, &job->errs[thread]) ==
+            PD_OK)
+            e->objects[i].boundary = &e->boundaries[i];
+    }
+    pd_boundary_work_free(&work);
+}
+
+static pd_status gather_boundaries(pd_coco_prepared *e, pd_err *err)
+{
+    if (e->params.boundary == 0) return PD_OK;
+    const size_t n = e->place_start[e->n_classes], threads = (size_t)pd_pool_threads(e->pool);
+    boundary_job job = {.e = e};
+    PD_TRY(PD_ALLOC(&job.errs, e->memory, threads, err));
+    e->boundaries = calloc(n + 1, sizeof *e->boundaries);
+    if (!e->boundaries) return PD_FAIL(err, PD_ENOMEM, "out of memory: %zu masks", n);
+    pd_parallel(e->pool, n, make_boundaries, &job);
+    for (size_t t = 0; t < threads; t++)
+        if (job.errs[t].code != PD_OK) {
+            if (err) *err = job.errs[t];
+            return job.errs[t].code;
+        }
     return PD_OK;
 }
 
@@ -483,6 +523,7 @@ pd_status pd_coco_prepare(pd_coco_prepared *out, const pd_coco_gt *gt, const pd_
     PD_TRY(check_items(out, err));
     PD_TRY(gather_places(out, err));
     PD_TRY(gather_objects(out, err));
+    PD_TRY(gather_boundaries(out, err));
     return gather_items(out, err);
 }
 
@@ -490,6 +531,8 @@ void pd_coco_prepared_release(pd_coco_prepared *p)
 {
     free(p->items);
     free(p->own_places);
+    for (size_t i = 0; p->boundaries && i < p->place_start[p->n_classes]; i++) free(p->boundaries[i].ends);
+    free(p->boundaries);
     free(p->objects);
     free(p->ignore);
 }

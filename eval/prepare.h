@@ -32,6 +32,7 @@ typedef struct pd_coco_prepared {
     pd_coco_place *own_places;   /* where they are not the ground truth's own */
     size_t *place_start;         /* (n_classes + 1) */
     pd_match_object *objects;    /* of the places */
+    pd_mask *boundaries;         /* of the places' masks; NULL unless asked for */
     uint8_t *ignore;             /* (places, A) */
     size_t *to_find;             /* (n_classes, A) objects not ignored */
 } pd_coco_prepared;

@@ -229,8 +229,38 @@ static void test_bootstrap(void)
     close_files(f);
 }
 
+/* Boundary AP as faster-coco-eval 1.8.0 has it (its means differ in the last bit). */
+static void test_boundary(void)
+{
+    static const double want[12] = {0.052148597089683876,
+                                    0.15220384094610975,
+                                    0.01826835430795827,
+                                    0.17882178207316532,
+                                    0.0014631463146314633,
+                                    0,
+                                    0.04592676387939546,
+                                    0.11169633553580921,
+                                    0.11360542644490013,
+                                    0.24719692880219196,
+                                    0.006,
+                                    0};
+    const files f = open_files("coco-eval/segm_mini", PD_COCO_READ_MASKS);
+    const pd_coco_params params = {.type = PD_COCO_SEGM, .boundary = 0.02};
+    for (int threads = 1; threads <= 3; threads += 2) {
+        pd_coco_result *const r = evaluate(f, &params, threads);
+        for (int i = 0; i < 12 && r; i++) PD_CHECK_NEAR(r->stats[i], want[i], 1e-15);
+        pd_coco_result_free(r);
+    }
+    pd_err err = PD_ERR_INIT;
+    pd_coco_result *r = NULL;
+    const pd_coco_params boxes = {.boundary = 0.02};
+    PD_CHECK_FAILS(pd_coco_evaluate(&r, f.gt, f.dt, &boxes, NULL, &err), PD_EINVAL, "boundaries are for masks");
+    close_files(f);
+}
+
 int main(void)
 {
+    test_boundary();
     test_lvis();
     test_tide();
     test_curves();

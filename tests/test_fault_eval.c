@@ -137,6 +137,7 @@ int main(void)
         {"coco-eval/rules", {.type = PD_COCO_BBOX}, 1},
         {"coco-eval/rules", {.type = PD_COCO_BBOX, .no_categories = true}, 2},
         {"coco-eval/masks", {.type = PD_COCO_SEGM}, 2},
+        {"coco-eval/masks", {.type = PD_COCO_SEGM, .boundary = 0.02}, 1},
         {"coco-eval/keypoints", {.type = PD_COCO_KEYPOINTS}, 1},
         {"lvis-eval", {.type = PD_COCO_SEGM, .lvis = true}, 1},
     };

@@ -17,6 +17,7 @@ typedef struct options {
     const char *iou_type, *areas, *categories, *images, *image_dir, *json, *arrays, *html;
     pd_numbers limits, thresholds, sigmas;
     bool check, curves, tide;
+    double boundary;
     double confusion; /* score; below 0: not asked for */
     int bootstrap;    /* resamples */
     int64_t seed;
@@ -137,6 +138,7 @@ static pd_status read_params(session *s, pd_err *err)
     p->n_iou = o->thresholds.count;
     p->sigmas = o->sigmas.items;
     p->n_sigmas = o->sigmas.count;
+    p->boundary = o->boundary;
     p->lvis = o->lvis;
     p->no_categories = o->no_categories;
     p->keep = (o->arrays ? PD_COCO_KEEP_ARRAYS : 0) | (o->curves || o->bootstrap || o->html ? PD_COCO_KEEP_MATCHES : 0);
@@ -371,6 +373,7 @@ int main(int argc, char **argv)
         PD_OPT_NUMBERS(0, "iou-thrs", "LIST", &o.thresholds, "IoU thresholds [0.50,0.55 .. 0.95]"),
         PD_OPT_STRING(0, "area-rng", "JSON", &o.areas, "areas, all first: [[0,1e10],[0,1024],[1024,9216],[9216,1e10]]"),
         PD_OPT_NUMBERS(0, "sigmas", "LIST", &o.sigmas, "keypoints: one a point [COCO's 17 of a person]"),
+        PD_OPT_DOUBLE(0, "boundary", "RATIO", &o.boundary, 0, 1, "segm: boundary AP, usually 0.02 of the diagonal"),
         PD_OPT_FLAG(0, "lvis", &o.lvis, "LVIS's federated AP: thirteen numbers, 300 detections an image"),
         PD_OPT_FLAG(0, "no-cats", &o.no_categories, "all categories as one"),
         PD_OPT_STRING(0, "cat-ids", "LIST", &o.categories, "these categories only"),
