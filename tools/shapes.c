@@ -141,9 +141,17 @@ static void blend(pd_canvas *c, int x, int y, color over, double alpha)
     for (int i = 0; i < 3; i++) p[i] += (over.v[i] - p[i]) * (float)alpha;
 }
 
-/* A colour that stands out from what is there around a point. */
-static color contrasting(const pd_canvas *c, const pd_shape *s, pd_rng *rng)
+/* Kinds have colours of their own, as ripe fruit or road signs have; the more difficult, the more of them keep to none. */
+static color kind_color(int kind, pd_rng *rng)
 {
+    const double hue = fmod(kind * 0.6180339887 + between(rng, 0.95, 1.05), 1);
+    return from_hsv(hue, between(rng, 0.55, 1), between(rng, 0.4, 1));
+}
+
+/* A colour that stands out from what is there around a point. */
+static color contrasting(const pd_canvas *c, const pd_shape *s, double difficulty, pd_rng *rng)
+{
+    const bool own = pd_rng_double(rng) < 1 - 0.5 * difficulty;
     double around[3] = {0};
     for (int i = 0; i < 16; i++) {
         const double a = 2 * PI * i / 16, r = s->radius * (i % 2 ? 0.9 : 0.5);
@@ -154,7 +162,7 @@ static color contrasting(const pd_canvas *c, const pd_shape *s, pd_rng *rng)
     color best = {{0}};
     double furthest = -1;
     for (int i = 0; i < 6; i++) {
-        const color next = random_color(rng);
+        const color next = own ? kind_color(s->kind, rng) : random_color(rng);
         double away = 0;
         for (int k = 0; k < 3; k++) away += fabs(next.v[k] - around[k]);
         if (away > furthest) {
@@ -247,7 +255,7 @@ typedef struct paint {
 
 static paint choose_paint(const pd_canvas *c, const pd_shape *s, double difficulty, pd_rng *rng)
 {
-    paint p = {.base = contrasting(c, s, rng)};
+    paint p = {.base = contrasting(c, s, difficulty, rng)};
     p.texture = pd_rng_double(rng) < 0.35 + 0.5 * difficulty ? (int)pd_rng_below(rng, 5) : 0;
     p.second = pd_rng_below(rng, 2) ? scaled(p.base, between(rng, 0.55, 0.8))
                                     : mix(p.base, (color){{1, 1, 1}}, between(rng, 0.2, 0.45));
