@@ -81,7 +81,8 @@ static pd_status run_programs(demo *d, pd_err *err)
     const char *shapes = in_dir(d, "shapes"), *cls = in_dir(d, "cls"), *det = in_dir(d, "det");
     const char *gt = in_dir(d, "shapes/coco/annotations/instances_val.json"), *val = in_dir(d, "shapes/coco/val");
     const char *best = in_dir(d, "det/best.safetensors"), *folded = in_dir(d, "folded.safetensors");
-    PD_TRY(run(d, "draw the data", in_dir(d, "shapes.txt"), (const char *[]){"pd_make_shapes", shapes, "--side", "192", NULL}, err));
+    PD_TRY(run(d, "draw the data", in_dir(d, "shapes.txt"), (const char *[]){"pd_make_shapes", shapes, "--side", "160", "--difficulty", "0.3",
+                                                                      "--crops", "200", NULL}, err));
     PD_TRY(run(d, "pretrain PD-A-ResNet-18", NULL,
                (const char *[]){"pd_cls_train", text(d, d->configs, "/demo_cls_pd_a_r18.json"), "-d", in_dir(d, "shapes/imagenet"),
                                 "--work-dir", cls, NULL}, err));
