@@ -1,7 +1,8 @@
 /* coco_ap.h: COCO's average precision and recall: the twelve (keypoints: ten) numbers, per category, and the arrays.
  *
  * The reference is pycocotools 2.0.11 with numpy 1.24: equal bit for bit, also in the order of equal scores, in the
- * rounding of the means and in what is odd about it (see pd_coco_params). Matching: eval/match.h.
+ * rounding of the means (numpy 2 rounds those of over 8192 numbers differently in the last bit) and in what is odd
+ * about it. Matching: eval/match.h.
  *
  * For a category, area range and detection limit: all detections (the best `limit` of each image) sorted by score; with
  * n objects to be found and tp, fp counted along the list,

@@ -1,7 +1,8 @@
 /* mean.h: the mean of many doubles with numpy's rounding. Private to eval/.
  *
  * numpy 1.24 on x86-64: blocks of 8192 values are summed pairwise (eight running sums up to 128 values, halves above)
- * and the blocks' sums are added from left to right. */
+ * and the blocks' sums are added from left to right. (numpy 2 sums a whole list pairwise: of more than 8192 values its
+ * last bit may differ.) */
 #ifndef PD_MEAN_H
 #define PD_MEAN_H
 
