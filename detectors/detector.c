@@ -1,10 +1,16 @@
 #include "detectors/detector.h"
+#include "detectors/detector_kind.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define MAX_PLANS 12 /* kept; the longest unused one makes room */
+
+static const pd_detector_kind *const kinds[PD_DETECTOR_TYPES] = {[PD_RETINANET] = &pd_kind_retinanet,
+                                                                 [PD_CASCADE_RCNN] = &pd_kind_cascade_rcnn,
+                                                                 [PD_FASTER_RCNN] = &pd_kind_faster_rcnn};
 
 /* A recorded and planned detector for one form and input shape. */
 typedef struct entry {
@@ -13,10 +19,8 @@ typedef struct entry {
     int n, h, w, g; /* g: room for boxes per image, training only */
     pd_tape *tape;
     pd_plan *plan;
-    pd_value *image;
-    pd_ground_truth gt;
-    pd_retinanet net;
-    pd_retinanet_losses loss;
+    pd_detector_inputs in;
+    void *net; /* the kind's values */
     unsigned long used;
 } entry;
 
@@ -29,8 +33,8 @@ struct pd_detector {
     int count;
     entry *last;
     unsigned long clock;
-    int *sizes; /* (n, 4) of the batch under way */
-    size_t sizes_room;
+    int *sizes, *draws; /* (n, 4) and (n) of the batch under way */
+    size_t sizes_room, draws_room;
 };
 
 static void entry_free(entry *e)
@@ -40,45 +44,71 @@ static void entry_free(entry *e)
     memset(e, 0, sizeof *e);
 }
 
-static pd_status record(pd_detector *d, entry *e, pd_err *err)
+pd_detector_settings pd_detector_defaults(pd_detector_type type)
 {
-    PD_TRY(pd_tape_new(&e->tape, d->params, e->train, err));
-    pd_tape *t = e->tape;
-    e->image = pd_tape_input(t, "image", PD_F32, PD_SHAPE(e->n, e->h, e->w, 3));
-    pd_record_retinanet(t, e->form, d->set.arch, d->set.classes, e->image, &e->net);
-    if (e->train) {
-        e->gt = (pd_ground_truth){pd_tape_input(t, "boxes", PD_F32, PD_SHAPE(e->n, e->g, 4)),
-                                  pd_tape_input(t, "labels", PD_I32, PD_SHAPE(e->n, e->g)),
-                                  pd_tape_input(t, "box count", PD_I32, PD_SHAPE(e->n)),
-                                  pd_tape_input(t, "sizes", PD_I32, PD_SHAPE(e->n, 4))};
-        e->loss = pd_record_retinanet_losses(t, &e->net, d->set.classes, &e->gt, &d->set.retinanet);
-    } else {
-        for (int l = 0; l < PD_RETINA_LEVELS; l++) {
-            pd_tape_keep(t, e->net.p[l]);
-            pd_tape_keep(t, e->net.cls[l]);
-            pd_tape_keep(t, e->net.reg[l]);
-        }
-    }
+    pd_detector_settings set = {.type = type,
+                                .frozen_stages = 1,
+                                .retinanet = pd_retinanet_cfg_default(),
+                                .cascade = pd_cascade_cfg_default(),
+                                .test = pd_postprocess_cfg_default()};
+    if (type == PD_FASTER_RCNN) set.cascade = pd_faster_cfg_default();
+    return set;
+}
+
+static pd_detector_inputs record_inputs(pd_tape *t, int n, int h, int w, int g)
+{
+    pd_detector_inputs in = {.image = pd_tape_input(t, "image", PD_F32, PD_SHAPE(n, h, w, 3)),
+                             .sizes = pd_tape_input(t, "sizes", PD_I32, PD_SHAPE(n, 4))};
+    if (!pd_tape_training(t)) return in;
+    in.boxes = pd_tape_input(t, "boxes", PD_F32, PD_SHAPE(n, g, 4));
+    in.labels = pd_tape_input(t, "labels", PD_I32, PD_SHAPE(n, g));
+    in.count = pd_tape_input(t, "box count", PD_I32, PD_SHAPE(n));
+    in.draw = pd_tape_input(t, "draw", PD_I32, PD_SHAPE(n));
+    return in;
+}
+
+static pd_status record_net(pd_tape *t, pd_form form, const pd_detector_settings *set, const pd_detector_inputs *in,
+                            void **net, pd_err *err)
+{
+    const pd_detector_kind *kind = kinds[set->type];
+    PD_TRY(pd_alloc(net, pd_tape_arena(t), 1, kind->bytes, err));
+    kind->record(t, form, set, in, *net);
     return pd_tape_status(t, err);
 }
 
-static void freeze(pd_detector *d)
+static pd_status record(pd_detector *d, entry *e, pd_err *err)
+{
+    PD_TRY(pd_tape_new(&e->tape, d->params, e->train, err));
+    e->in = record_inputs(e->tape, e->n, e->h, e->w, e->g);
+    return record_net(e->tape, e->form, &d->set, &e->in, &e->net, err);
+}
+
+static void freeze(pd_params *params, int stages)
 {
     char prefix[32];
-    if (d->set.frozen_stages < 0) return;
-    pd_params_freeze(d->params, "backbone.conv1.");
-    pd_params_freeze(d->params, "backbone.bn1.");
-    for (int i = 1; i <= d->set.frozen_stages; i++) {
+    if (stages < 0) return;
+    pd_params_freeze(params, "backbone.conv1.");
+    pd_params_freeze(params, "backbone.bn1.");
+    for (int i = 1; i <= stages; i++) {
         snprintf(prefix, sizeof prefix, "backbone.layer%d.", i);
-        pd_params_freeze(d->params, prefix);
+        pd_params_freeze(params, prefix);
     }
+}
+
+static pd_status check_settings(const pd_detector_settings *set, pd_err *err)
+{
+    if ((int)set->type < 0 || set->type >= PD_DETECTOR_TYPES)
+        return PD_FAIL(err, PD_EINVAL, "there is no detector type %d", (int)set->type);
+    if (set->classes < 1) return PD_FAIL(err, PD_EINVAL, "a detector needs at least one class, not %d", set->classes);
+    if (set->frozen_stages < -1 || set->frozen_stages > 4)
+        return PD_FAIL(err, PD_EINVAL, "frozen_stages is %d; -1 to 4 are possible", set->frozen_stages);
+    const pd_detector_kind *kind = kinds[set->type];
+    return kind->check ? kind->check(set, err) : PD_OK;
 }
 
 pd_status pd_detector_new(pd_detector **out, pd_device *device, const pd_detector_settings *set, pd_err *err)
 {
-    if (set->classes < 1) return PD_FAIL(err, PD_EINVAL, "a detector needs at least one class, not %d", set->classes);
-    if (set->frozen_stages < -1 || set->frozen_stages > 4)
-        return PD_FAIL(err, PD_EINVAL, "frozen_stages is %d; -1 to 4 are possible", set->frozen_stages);
+    PD_TRY(check_settings(set, err));
     pd_detector *d = calloc(1, sizeof *d);
     if (!d) return PD_FAIL(err, PD_ENOMEM, "out of memory for a detector");
     d->device = device;
@@ -89,7 +119,7 @@ pd_status pd_detector_new(pd_detector **out, pd_device *device, const pd_detecto
     if (status == PD_OK) status = record(d, &first, err); /* for the names and shapes only */
     entry_free(&first);
     if (status == PD_OK) {
-        freeze(d);
+        freeze(d->params, set->frozen_stages);
         status = pd_params_allocate(d->params, device, set->train, err);
     }
     if (status != PD_OK) {
@@ -107,6 +137,7 @@ void pd_detector_free(pd_detector *d)
     pd_workspace_free(d->workspace);
     pd_params_free(d->params);
     free(d->sizes);
+    free(d->draws);
     free(d);
 }
 
@@ -122,7 +153,8 @@ const pd_detector_settings *pd_detector_get(const pd_detector *d)
 
 pd_status pd_detector_limit(pd_detector *d, int max_per_image, pd_err *err)
 {
-    if (max_per_image < 1) return PD_FAIL(err, PD_EINVAL, "at most %d detections per image: must be 1 or more", max_per_image);
+    if (max_per_image < 1)
+        return PD_FAIL(err, PD_EINVAL, "at most %d detections per image: must be 1 or more", max_per_image);
     d->set.test.max_per_image = max_per_image;
     return PD_OK;
 }
@@ -147,10 +179,11 @@ static pd_status use_plan(pd_detector *d, const entry *want, pd_err *err)
         if (!oldest || e->used < oldest->used) oldest = e;
     }
     if (want->n < 1 || want->h < 1 || want->w < 1 || want->h % PD_DETECTOR_DIVISOR || want->w % PD_DETECTOR_DIVISOR)
-        return PD_FAIL(err, PD_EINVAL, "a batch of %d images of %dx%d: sides must be multiples of %d", want->n, want->w, want->h,
-                       PD_DETECTOR_DIVISOR);
+        return PD_FAIL(err, PD_EINVAL, "a batch of %d images of %dx%d: sides must be multiples of %d", want->n, want->w,
+                       want->h, PD_DETECTOR_DIVISOR);
     if ((want->form == PD_FORM_FOLDED) != d->set.folded)
-        return PD_FAIL(err, PD_EINVAL, "%s parameters cannot run in the other form", d->set.folded ? "folded" : "unfolded");
+        return PD_FAIL(err, PD_EINVAL, "%s parameters cannot run in the other form",
+                       d->set.folded ? "folded" : "unfolded");
     entry e = *want;
     e.used = ++d->clock;
     pd_status status = record(d, &e, err);
@@ -169,36 +202,47 @@ static pd_status use_plan(pd_detector *d, const entry *want, pd_err *err)
     return PD_OK;
 }
 
-/* ---- training -------------------------------------------------------------------------------------------------------- */
+/* ---- training ---- */
 
-static pd_status fill_sizes(pd_detector *d, const pd_batch *b, pd_err *err)
+/* info NULL: every image fills its place. */
+static pd_status fill_sizes(pd_detector *d, const pd_image_info *info, int n, int h, int w, pd_err *err)
 {
-    PD_TRY(pd_grow(&d->sizes, &d->sizes_room, (size_t)b->n * 4, sizeof *d->sizes, err));
-    for (int i = 0; i < b->n; i++) {
-        const pd_image_info *info = &b->info[i];
-        const int size[4] = {info->h, info->w, info->pad_h, info->pad_w};
+    PD_TRY(pd_grow(&d->sizes, &d->sizes_room, (size_t)n * 4, sizeof *d->sizes, err));
+    for (int i = 0; i < n; i++) {
+        const int whole[4] = {h, w, h, w};
+        memcpy(d->sizes + 4 * i, whole, sizeof whole);
+        if (!info) continue;
+        const int size[4] = {info[i].h, info[i].w, info[i].pad_h, info[i].pad_w};
         memcpy(d->sizes + 4 * i, size, sizeof size);
     }
+    pd_plan_bind(d->last->in.sizes, d->sizes);
     return PD_OK;
 }
 
-pd_status pd_detector_loss(pd_detector *d, const pd_batch *b, pd_losses *losses, pd_err *err)
+void pd_losses_add(pd_losses *out, const char *name, float value)
+{
+    out->name[out->count] = name;
+    out->value[out->count++] = value;
+    if (strstr(name, "loss")) out->loss += value;
+}
+
+pd_status pd_detector_loss(pd_detector *d, const pd_batch *b, int64_t seen, pd_losses *losses, pd_err *err)
 {
     if (!d->set.train) return PD_FAIL(err, PD_EINVAL, "this detector was made without gradients");
     const entry want = {.form = PD_FORM_FUSED, .train = true, .n = b->n, .h = b->h, .w = b->w, .g = b->max_boxes};
     PD_TRY(use_plan(d, &want, err));
-    PD_TRY(fill_sizes(d, b, err));
+    PD_TRY(fill_sizes(d, b->info, b->n, b->h, b->w, err));
+    PD_TRY(pd_grow(&d->draws, &d->draws_room, (size_t)b->n, sizeof *d->draws, err));
+    for (int i = 0; i < b->n; i++) d->draws[i] = (int)((seen + i) & INT32_MAX);
     entry *e = d->last;
-    pd_plan_bind(e->image, b->pixels);
-    pd_plan_bind(e->gt.boxes, b->boxes);
-    pd_plan_bind(e->gt.labels, b->box_labels);
-    pd_plan_bind(e->gt.count, b->n_boxes);
-    pd_plan_bind(e->gt.sizes, d->sizes);
+    pd_plan_bind(e->in.image, b->pixels);
+    pd_plan_bind(e->in.boxes, b->boxes);
+    pd_plan_bind(e->in.labels, b->box_labels);
+    pd_plan_bind(e->in.count, b->n_boxes);
+    pd_plan_bind(e->in.draw, d->draws);
     PD_TRY(pd_plan_forward(e->plan, err));
-    *losses = (pd_losses){.count = 2, .name = {"loss_cls", "loss_bbox"},
-                          .value = {*(const float *)e->loss.cls->data, *(const float *)e->loss.bbox->data}};
-    for (int i = 0; i < losses->count; i++) losses->loss += losses->value[i];
-    for (int i = 0; i < b->n; i++) losses->positives += ((const int *)e->loss.count->data)[2 * i];
+    *losses = (pd_losses){.count = 0};
+    kinds[d->set.type]->losses(e->net, losses);
     return PD_OK;
 }
 
@@ -208,26 +252,30 @@ pd_status pd_detector_backward(pd_detector *d, bool accumulate, pd_err *err)
     return pd_plan_backward(d->last->plan, accumulate, err);
 }
 
-/* ---- inference ------------------------------------------------------------------------------------------------------- */
+/* ---- inference ---- */
 
-static void raw_add(pd_raw *out, const char *name, int index, const pd_value *v)
+void pd_raw_add(pd_raw *out, const void *data, pd_dtype type, pd_shape shape, const char *name, ...)
 {
-    snprintf(out->name[out->count], sizeof out->name[0], "%s%d", name, index);
-    out->data[out->count] = v->data;
-    out->shape[out->count++] = v->shape;
+    va_list args;
+    va_start(args, name);
+    vsnprintf(out->name[out->count], sizeof out->name[0], name, args);
+    va_end(args);
+    out->data[out->count] = data;
+    out->type[out->count] = type;
+    out->shape[out->count++] = shape;
 }
 
-pd_status pd_detector_raw(pd_detector *d, pd_form form, const float *pixels, int n, int h, int w, pd_raw *out, pd_err *err)
+pd_status pd_detector_raw(pd_detector *d, pd_form form, const float *pixels, const pd_image_info *info, int n, int h,
+                          int w, pd_raw *out, pd_err *err)
 {
     const entry want = {.form = form, .n = n, .h = h, .w = w};
     PD_TRY(use_plan(d, &want, err));
-    pd_plan_bind(d->last->image, (void *)(uintptr_t)pixels);
+    PD_TRY(fill_sizes(d, info, n, h, w, err));
+    pd_plan_bind(d->last->in.image, (void *)(uintptr_t)pixels);
     PD_TRY(pd_plan_forward(d->last->plan, err));
     if (!out) return PD_OK;
     out->count = 0;
-    for (int l = 0; l < PD_RETINA_LEVELS; l++) raw_add(out, "p", l + 3, d->last->net.p[l]);
-    for (int l = 0; l < PD_RETINA_LEVELS; l++) raw_add(out, "cls_score.", l, d->last->net.cls[l]);
-    for (int l = 0; l < PD_RETINA_LEVELS; l++) raw_add(out, "bbox_pred.", l, d->last->net.reg[l]);
+    kinds[d->set.type]->outputs(d->last->net, out);
     return PD_OK;
 }
 
@@ -235,17 +283,13 @@ pd_status pd_detector_decode(pd_detector *d, const pd_image_info *info, pd_detec
 {
     const entry *e = d->last;
     if (!e || e->train) return PD_FAIL(err, PD_EINVAL, "no forward run to decode");
-    pd_head_outputs heads = {.n = e->n, .k = d->set.classes, .grid = &e->net.grid};
-    for (int l = 0; l < PD_RETINA_LEVELS; l++) {
-        heads.logits[l] = e->net.cls[l]->data;
-        heads.deltas[l] = e->net.reg[l]->data;
-    }
-    return pd_postprocess(out, count, &heads, info, &d->set.test, d->device->pool, err);
+    return kinds[d->set.type]->decode(e->net, &d->set, info, out, count, d->device->pool, err);
 }
 
-pd_status pd_detector_detect(pd_detector *d, pd_form form, const pd_batch *b, pd_detection *out, int *count, pd_err *err)
+pd_status pd_detector_detect(pd_detector *d, pd_form form, const pd_batch *b, pd_detection *out, int *count,
+                             pd_err *err)
 {
-    PD_TRY(pd_detector_raw(d, form, b->pixels, b->n, b->h, b->w, NULL, err));
+    PD_TRY(pd_detector_raw(d, form, b->pixels, b->info, b->n, b->h, b->w, NULL, err));
     return pd_detector_decode(d, b->info, out, count, err);
 }
 
@@ -262,4 +306,34 @@ pd_plan *pd_detector_plan(pd_detector *d)
 pd_tape *pd_detector_tape(pd_detector *d)
 {
     return d->last ? d->last->tape : NULL;
+}
+
+pd_status pd_record_detector(pd_tape *t, pd_form form, const pd_detector_settings *set, int h, int w, pd_err *err)
+{
+    void *net;
+    PD_TRY(check_settings(set, err));
+    const pd_detector_inputs in = record_inputs(t, 1, h, w, 0);
+    PD_TRY(record_net(t, form, set, &in, &net, err));
+    freeze(pd_tape_params(t), set->frozen_stages);
+    return PD_OK;
+}
+
+const char *pd_detector_name(pd_detector_type type)
+{
+    return kinds[type]->name;
+}
+
+const char *pd_detector_title(pd_detector_type type)
+{
+    return kinds[type]->title;
+}
+
+pd_status pd_detector_parse(pd_detector_type *out, const char *name, pd_err *err)
+{
+    for (int i = 0; i < PD_DETECTOR_TYPES; i++)
+        if (!strcmp(kinds[i]->name, name)) {
+            *out = (pd_detector_type)i;
+            return PD_OK;
+        }
+    return PD_FAIL(err, PD_EINVAL, "\"%s\" is no detector; there are retinanet, cascade_rcnn, faster_rcnn", name);
 }

@@ -11,12 +11,21 @@
 #ifndef PD_DETECTOR_H
 #define PD_DETECTOR_H
 
+#include "backbones/resnet.h"
+#include "detectors/cascade_rcnn.h"
 #include "detectors/postprocess.h"
 #include "detectors/retinanet.h"
 #include "engine/batch.h"
 #include "engine/plan.h"
 
-typedef enum pd_detector_type { PD_RETINANET } pd_detector_type;
+typedef enum pd_detector_type { PD_RETINANET, PD_CASCADE_RCNN, PD_FASTER_RCNN, PD_DETECTOR_TYPES } pd_detector_type;
+
+/* "retinanet": as configurations and model files call it. */
+const char *pd_detector_name(pd_detector_type type);
+/* "RetinaNet": as people call it. */
+const char *pd_detector_title(pd_detector_type type);
+/* The type of that name. */
+pd_status pd_detector_parse(pd_detector_type *out, const char *name, pd_err *err);
 
 typedef struct pd_detector_settings {
     pd_detector_type type;
@@ -26,8 +35,12 @@ typedef struct pd_detector_settings {
     bool folded;       /* parameters of a folded file: only PD_FORM_FOLDED runs */
     bool train;        /* with gradients */
     pd_retinanet_cfg retinanet;
-    pd_postprocess_cfg test;
+    pd_cascade_cfg cascade;  /* of Faster R-CNN too: one stage */
+    pd_postprocess_cfg test; /* pre_nms and topk_mode: RetinaNet only */
 } pd_detector_settings;
+
+/* A type's settings as the reference has them; arch and classes are still to be set. */
+pd_detector_settings pd_detector_defaults(pd_detector_type type);
 
 typedef struct pd_detector pd_detector;
 
@@ -42,38 +55,52 @@ pd_form pd_detector_form(const pd_detector *d);
 /* Side lengths of a batch must be multiples of this. */
 #define PD_DETECTOR_DIVISOR 32
 
-/* The parts of the loss, by the reference's names; `loss` is their sum. */
-#define PD_MAX_LOSSES 12
+/* The parts of the loss, by the reference's names ("s0.acc", an accuracy in percent, among them); `loss` is the sum of
+ * those with "loss" in their name. Names are static text. */
+#define PD_MAX_LOSSES (2 + 3 * PD_MAX_BOX_STAGES)
 typedef struct pd_losses {
     int count;
     const char *name[PD_MAX_LOSSES];
     float value[PD_MAX_LOSSES];
     float loss;
-    int positives; /* boxes that were trained on an object */
+    int positives; /* boxes that were trained on an object (of a cascade's first stage) */
 } pd_losses;
 
-/* One training forward of a batch with boxes, and its gradients. */
-pd_status pd_detector_loss(pd_detector *d, const pd_batch *batch, pd_losses *losses, pd_err *err);
+/* One training forward of a batch with boxes, and its gradients. seen: images that the run has seen before this batch;
+ * samplers draw by it, so that a run that is resumed draws what it would have drawn. */
+pd_status pd_detector_loss(pd_detector *d, const pd_batch *batch, int64_t seen, pd_losses *losses, pd_err *err);
 pd_status pd_detector_backward(pd_detector *d, bool accumulate, pd_err *err);
 
 /* Detections of every image in pixels of the original image: out (n, test.max_per_image), count (n). */
 pd_status pd_detector_detect(pd_detector *d, pd_form form, const pd_batch *batch, pd_detection *out, int *count,
                              pd_err *err);
 
-/* What the network itself puts out (n, h, w, c), by the reference's names: "p3".., "cls_score.0".., "bbox_pred.0".. */
-#define PD_MAX_HEADS 24
+/* What the network itself puts out, by the reference's names. Maps are (n, h, w, c):
+ *   RetinaNet        "p3".., "cls_score.0".., "bbox_pred.0"..
+ *   Cascade, Faster  "p2".., "rpn_cls.0".., "rpn_bbox.0"..; and, m being cascade.rpn.test.max_keep, of which the first
+ *                    num_proposals rows count and the rest is 0: "proposals" (n, m, 5) with the score last,
+ *                    "num_proposals" (n) I32, and for each stage "stage0.rois" (n, m, 4), "stage0.level" (n, m) I32
+ *                    (the pyramid level a box reads, 2..5), "stage0.cls_score" (n, m, classes + 1),
+ *                    "stage0.bbox_pred" (n, m, 4)
+ * info: h and w of each image bound its boxes; NULL: the whole of each. */
+#define PD_MAX_HEADS 40
 typedef struct pd_raw {
     int count;
-    char name[PD_MAX_HEADS][16];
-    const float *data[PD_MAX_HEADS];
+    char name[PD_MAX_HEADS][24];
+    const void *data[PD_MAX_HEADS];
+    pd_dtype type[PD_MAX_HEADS];
     pd_shape shape[PD_MAX_HEADS];
 } pd_raw;
-pd_status pd_detector_raw(pd_detector *d, pd_form form, const float *pixels, int n, int h, int w, pd_raw *out, pd_err *err);
-/* Detections from the last pd_detector_raw. */
+pd_status pd_detector_raw(pd_detector *d, pd_form form, const float *pixels, const pd_image_info *info, int n, int h,
+                          int w, pd_raw *out, pd_err *err);
+/* Detections from the last pd_detector_raw, of the same images. */
 pd_status pd_detector_decode(pd_detector *d, const pd_image_info *info, pd_detection *out, int *count, pd_err *err);
 
 /* Call after parameters were changed: what inference plans made of them is made again. */
 void pd_detector_changed(pd_detector *d);
+
+/* The network for detection in one image of h x w on a tape, for counting; what the settings freeze is frozen. */
+pd_status pd_record_detector(pd_tape *t, pd_form form, const pd_detector_settings *settings, int h, int w, pd_err *err);
 
 /* The plan and tape behind the last call, for profiles and counts. */
 pd_plan *pd_detector_plan(pd_detector *d);

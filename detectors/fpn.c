@@ -1,11 +1,12 @@
 #include "detectors/fpn.h"
+#include "kernels/subsample.h"
 #include "kernels/upsample_add.h"
 
 static pd_value *conv(pd_tape *t, const char *list, int index, pd_value *x, int kernel, int stride)
 {
     const pd_init init = pd_xavier_uniform(x->shape.dim[3], PD_FPN_CHANNELS, kernel);
-    return pd_record_conv(t, pd_tape_name(t, "neck.%s.%d.conv", list, index), x, PD_FPN_CHANNELS, kernel, stride, init, 0,
-                          false);
+    return pd_record_conv(t, pd_tape_name(t, "neck.%s.%d.conv", list, index), x, PD_FPN_CHANNELS, kernel, stride, init,
+                          0, false);
 }
 
 /* stages[first..3] -> one level each. */
@@ -23,4 +24,10 @@ void pd_record_fpn_retina(pd_tape *t, const pd_stages *stages, pd_value *p[5])
     pyramid(t, stages, 1, p);
     p[3] = conv(t, "fpn_convs", 3, stages->c[3], 3, 2);
     p[4] = conv(t, "fpn_convs", 4, p[3], 3, 2);
+}
+
+void pd_record_fpn_rcnn(pd_tape *t, const pd_stages *stages, pd_value *p[5])
+{
+    pyramid(t, stages, 0, p);
+    p[4] = pd_subsample(t, p[3], 2);
 }

@@ -1,8 +1,15 @@
 #include "detectors/retinanet.h"
+#include "detectors/detector_kind.h"
 #include "detectors/fpn.h"
 #include "detectors/retina_head.h"
 #include "kernels/box_loss.h"
 #include "kernels/targets.h"
+
+typedef struct retinanet {
+    pd_anchor_grid grid;
+    pd_value *p[PD_RETINA_LEVELS], *cls[PD_RETINA_LEVELS], *reg[PD_RETINA_LEVELS];
+    pd_value *loss_cls, *loss_bbox, *count; /* count: (n, 2) I32 positives and negatives */
+} retinanet;
 
 pd_retinanet_cfg pd_retinanet_cfg_default(void)
 {
@@ -10,36 +17,84 @@ pd_retinanet_cfg pd_retinanet_cfg_default(void)
         .focal = {.alpha = 0.25f, .gamma = 2}, .smooth_l1_beta = 0, .assign = pd_assign_cfg_retina(), .norm_group = 2};
 }
 
-void pd_record_retinanet(pd_tape *t, pd_form form, pd_arch arch, int classes, pd_value *image, pd_retinanet *out)
+static void record_network(pd_tape *t, pd_form form, const pd_detector_settings *set, pd_value *image, retinanet *net)
 {
     static const int strides[PD_RETINA_LEVELS] = {8, 16, 32, 64, 128};
     const pd_anchor_cfg anchors = pd_anchor_cfg_retina();
-    const pd_stages stages = pd_record_resnet(t, form, "backbone.", arch, image);
+    const pd_stages stages = pd_record_resnet(t, form, "backbone.", set->arch, image);
     int h[PD_RETINA_LEVELS], w[PD_RETINA_LEVELS];
     pd_err err = PD_ERR_INIT;
-    pd_record_fpn_retina(t, &stages, out->p);
+    pd_record_fpn_retina(t, &stages, net->p);
     for (int l = 0; l < PD_RETINA_LEVELS; l++) {
-        h[l] = out->p[l]->shape.dim[1];
-        w[l] = out->p[l]->shape.dim[2];
-        pd_record_retina_head(t, out->p[l], classes, anchors.n_ratios * anchors.n_scales, &out->cls[l], &out->reg[l]);
+        h[l] = net->p[l]->shape.dim[1];
+        w[l] = net->p[l]->shape.dim[2];
+        pd_record_retina_head(t, net->p[l], set->classes, anchors.n_ratios * anchors.n_scales, &net->cls[l],
+                              &net->reg[l]);
     }
     if (pd_tape_status(t, NULL) == PD_OK &&
-        pd_anchor_grid_init(&out->grid, &anchors, PD_RETINA_LEVELS, h, w, strides, &err) != PD_OK)
+        pd_anchor_grid_init(&net->grid, &anchors, PD_RETINA_LEVELS, h, w, strides, &err) != PD_OK)
         pd_tape_fail(t, err.code, "%s", err.text);
 }
 
-pd_retinanet_losses pd_record_retinanet_losses(pd_tape *t, const pd_retinanet *net, int classes,
-                                               const pd_ground_truth *gt, const pd_retinanet_cfg *cfg)
+static void record_losses(pd_tape *t, const pd_detector_settings *set, const pd_detector_inputs *in, retinanet *net)
 {
-    pd_value *anchors = pd_anchors(t, &net->grid);
-    pd_value *match = pd_assign(t, anchors, &net->grid, NULL, gt->boxes, gt->count, gt->sizes, &cfg->assign);
-    const pd_targets targets = pd_match_targets(t, match, gt->labels, classes, PD_NORM_POSITIVES, cfg->norm_group);
+    const pd_retinanet_cfg *cfg = &set->retinanet;
     const pd_box_loss_cfg box = {.coder = pd_box_coder_unit(), .beta = cfg->smooth_l1_beta};
-    pd_retinanet_losses loss;
-    loss.cls = pd_focal_loss(t, net->cls, PD_RETINA_LEVELS, targets.label, targets.weight, classes, &cfg->focal);
-    loss.bbox = pd_box_loss(t, net->reg, PD_RETINA_LEVELS, anchors, match, gt->boxes, targets.weight, &box);
-    loss.count = pd_tape_keep(t, targets.count);
-    pd_tape_minimise(t, loss.cls, 1);
-    pd_tape_minimise(t, loss.bbox, 1);
-    return loss;
+    pd_value *anchors = pd_anchors(t, &net->grid);
+    pd_value *match = pd_assign(t, anchors, &net->grid, NULL, in->boxes, in->count, in->sizes, &cfg->assign);
+    const pd_targets targets = pd_match_targets(t, match, in->labels, set->classes, PD_NORM_POSITIVES, cfg->norm_group);
+    net->loss_cls =
+        pd_focal_loss(t, net->cls, PD_RETINA_LEVELS, targets.label, targets.weight, set->classes, &cfg->focal);
+    net->loss_bbox = pd_box_loss(t, net->reg, PD_RETINA_LEVELS, anchors, match, in->boxes, targets.weight, &box);
+    net->count = pd_tape_keep(t, targets.count);
+    pd_tape_minimise(t, net->loss_cls, 1);
+    pd_tape_minimise(t, net->loss_bbox, 1);
 }
+
+static void record(pd_tape *t, pd_form form, const pd_detector_settings *set, const pd_detector_inputs *in, void *net)
+{
+    retinanet *r = net;
+    record_network(t, form, set, in->image, r);
+    if (pd_tape_training(t)) {
+        record_losses(t, set, in, r);
+        return;
+    }
+    for (int l = 0; l < PD_RETINA_LEVELS; l++) {
+        pd_tape_keep(t, r->p[l]);
+        pd_tape_keep(t, r->cls[l]);
+        pd_tape_keep(t, r->reg[l]);
+    }
+}
+
+static void losses(const void *net, pd_losses *out)
+{
+    const retinanet *r = net;
+    pd_losses_add(out, "loss_cls", *(const float *)r->loss_cls->data);
+    pd_losses_add(out, "loss_bbox", *(const float *)r->loss_bbox->data);
+    for (int i = 0; i < r->count->shape.dim[0]; i++) out->positives += ((const int *)r->count->data)[2 * i];
+}
+
+static void outputs(void *net, pd_raw *out)
+{
+    const retinanet *r = net;
+    for (int l = 0; l < PD_RETINA_LEVELS; l++) pd_raw_add(out, r->p[l]->data, PD_F32, r->p[l]->shape, "p%d", l + 3);
+    for (int l = 0; l < PD_RETINA_LEVELS; l++)
+        pd_raw_add(out, r->cls[l]->data, PD_F32, r->cls[l]->shape, "cls_score.%d", l);
+    for (int l = 0; l < PD_RETINA_LEVELS; l++)
+        pd_raw_add(out, r->reg[l]->data, PD_F32, r->reg[l]->shape, "bbox_pred.%d", l);
+}
+
+static pd_status decode(const void *net, const pd_detector_settings *set, const pd_image_info *info, pd_detection *out,
+                        int *count, pd_pool *pool, pd_err *err)
+{
+    const retinanet *r = net;
+    pd_head_outputs heads = {.n = r->cls[0]->shape.dim[0], .k = set->classes, .grid = &r->grid};
+    for (int l = 0; l < PD_RETINA_LEVELS; l++) {
+        heads.logits[l] = r->cls[l]->data;
+        heads.deltas[l] = r->reg[l]->data;
+    }
+    return pd_postprocess(out, count, &heads, info, &set->test, pool, err);
+}
+
+const pd_detector_kind pd_kind_retinanet = {"retinanet", "RetinaNet", sizeof(retinanet), NULL,
+                                            record,      losses,      outputs,           decode};

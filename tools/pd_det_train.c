@@ -316,7 +316,7 @@ static pd_status one_step(session *s, tally *t, bool *end, pd_err *err)
         const double begun = pd_seconds();
         *end = !b;
         if (!b) return PD_OK;
-        PD_TRY(pd_detector_loss(s->net, b, &losses, err));
+        PD_TRY(pd_detector_loss(s->net, b, s->run.at.images, &losses, err));
         if (!isfinite(losses.loss))
             return PD_FAIL(err, PD_EINVAL, "the loss is %g at step %lld: lower optimizer.lr (%g now) or check the data",
                            (double)losses.loss, (long long)s->run.at.step + 1, s->run.lr);

@@ -287,7 +287,7 @@ static pd_status detect_tensors(session *s, pd_err *err)
     PD_TRY_DONE(PD_ALLOC(&count, s->arena, (size_t)n, err));
     PD_TRY_DONE(PD_ALLOC(&found, s->arena, (size_t)n * (size_t)room, err));
     PD_TRY_DONE(read_sizes(info, n, dim[2], dim[3], file, s->arena, err));
-    PD_TRY_DONE(pd_detector_raw(d, pd_detector_form(d), x, n, dim[2], dim[3], &raw, err));
+    PD_TRY_DONE(pd_detector_raw(d, pd_detector_form(d), x, info, n, dim[2], dim[3], &raw, err));
     PD_TRY_DONE(pd_detector_decode(d, info, found, count, err));
     PD_TRY_DONE(pd_st_create(&w, s->opt->raw, PD_ST_SORTED, err));
     for (int i = 0; i < raw.count; i++) PD_TRY_DONE(pd_tensor_add(w, raw.name[i], raw.data[i], raw.shape[i], s->arena, err));

@@ -40,7 +40,7 @@ static pd_status run(outputs *out, pd_model *m, pd_form form, const float *x, in
 {
     static const char *const names[5] = {"c2", "c3", "c4", "c5", "logits"};
     if (m->detector) {
-        PD_TRY(pd_detector_raw(m->detector, form, x, n, h, w, &out->raw, err));
+        PD_TRY(pd_detector_raw(m->detector, form, x, NULL, n, h, w, &out->raw, err));
         out->count = out->raw.count;
         for (int i = 0; i < out->count; i++) {
             out->name[i] = out->raw.name[i];

@@ -1,0 +1,44 @@
+/* detector_kind.h: what one kind of detector (RetinaNet, Cascade R-CNN, ...) gives to detector.c.
+ *
+ * To add a kind: record it in a file of its own, fill a pd_detector_kind there, declare it here, give it a row in
+ * detector.c's table and its settings a place in pd_detector_settings. */
+#ifndef PD_DETECTOR_KIND_H
+#define PD_DETECTOR_KIND_H
+
+#include "detectors/detector.h"
+
+/* Inputs of the tape for n images with room for g boxes each. Those below `sizes` are there in training only. */
+typedef struct pd_detector_inputs {
+    pd_value *image;  /* (n, h, w, 3) */
+    pd_value *sizes;  /* (n, 4) I32: h, w, pad_h, pad_w of each image */
+    pd_value *boxes;  /* (n, g, 4) */
+    pd_value *labels; /* (n, g) I32 */
+    pd_value *count;  /* (n) I32 */
+    pd_value *draw;   /* (n) I32: images of the run before this one, for samplers */
+} pd_detector_inputs;
+
+typedef struct pd_detector_kind {
+    const char *name;  /* in configurations and model files */
+    const char *title; /* for people */
+    size_t bytes;      /* of `net` below: the values that the other functions read, zeroed, in the tape's memory */
+    /* Impossible settings: PD_EINVAL. May be NULL. */
+    pd_status (*check)(const pd_detector_settings *set, pd_err *err);
+    /* Records the network with its losses (a training tape), or with all that detection needs. Failures: the tape's. */
+    void (*record)(pd_tape *t, pd_form form, const pd_detector_settings *set, const pd_detector_inputs *in, void *net);
+    /* After a forward run: */
+    void (*losses)(const void *net, pd_losses *out);
+    void (*outputs)(void *net, pd_raw *out);
+    pd_status (*decode)(const void *net, const pd_detector_settings *set, const pd_image_info *info, pd_detection *out,
+                        int *count, pd_pool *pool, pd_err *err);
+} pd_detector_kind;
+
+extern const pd_detector_kind pd_kind_retinanet, pd_kind_cascade_rcnn, pd_kind_faster_rcnn;
+
+/* Appends a part of the loss; parts with "loss" in their name count in the sum. name: static text. */
+void pd_losses_add(pd_losses *out, const char *name, float value);
+
+/* Appends an output; shape: as it is to be seen. */
+void pd_raw_add(pd_raw *out, const void *data, pd_dtype type, pd_shape shape, const char *name, ...)
+    __attribute__((format(printf, 5, 6)));
+
+#endif
