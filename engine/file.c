@@ -94,7 +94,8 @@ void pd_file_unmap(pd_bytes *bytes)
 struct pd_out {
     FILE *file;
     char *path, *temp;
-    int error; /* errno of the first failed write */
+    bool nameless; /* the file gets the name `temp` only in the commit */
+    int error;     /* errno of the first failed write */
 };
 
 static void out_free(pd_out *out)
@@ -104,28 +105,68 @@ static void out_free(pd_out *out)
     free(out);
 }
 
+/* The folder of a path: "." where it names none; NULL when out of memory. */
+static char *folder_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return !slash ? strdup(".") : strndup(path, slash == path ? 1 : (size_t)(slash - path));
+}
+
+#define LINK_ROOM 40 /* of "/proc/self/fd/N" */
+
+/* A file without a name beside `path`: nothing remains of it when the process is killed. -1 where the file system has no
+ * such files, or where they could not be given a name. */
+static int open_nameless(const char *path)
+{
+    char link[LINK_ROOM];
+    char *dir = folder_of(path);
+    int fd = dir ? open(dir, O_WRONLY | O_TMPFILE | O_CLOEXEC, 0666) : -1;
+    free(dir);
+    if (fd < 0) return -1;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    if (access(link, F_OK) == 0) return fd;
+    close(fd);
+    return -1;
+}
+
+/* Makes a new file beside out->path under a name that no other has, kept in out->temp: fd -1 opens one, else fd gets the
+ * name. Returns the descriptor, -1 with errno set. */
+static int take_name(pd_out *out, int fd)
+{
+    char link[LINK_ROOM];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    for (unsigned attempt = 0; attempt < 1000; attempt++) {
+        free(out->temp);
+        if (asprintf(&out->temp, "%s.tmp-%ld-%u", out->path, (long)getpid(), attempt) < 0) {
+            out->temp = NULL;
+            errno = ENOMEM;
+            return -1;
+        }
+        const int got = fd < 0 ? open(out->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666)
+                               : linkat(AT_FDCWD, link, AT_FDCWD, out->temp, AT_SYMLINK_FOLLOW) == 0 ? fd : -1;
+        if (got >= 0 || errno != EEXIST) return got;
+    }
+    return -1;
+}
+
 pd_status pd_out_open(pd_out **result, const char *path, pd_err *err)
 {
+    if (pd_is_dir(path)) return PD_FAIL(err, PD_EIO, "%s: cannot create: it is a folder", path);
     pd_out *out = calloc(1, sizeof *out);
-    if (!out) return PD_FAIL(err, PD_ENOMEM, "%s: out of memory", path);
-    out->path = strdup(path);
-    int fd = -1;
-    for (unsigned attempt = 0; out->path && fd < 0 && attempt < 1000; attempt++) {
-        free(out->temp);
-        if (asprintf(&out->temp, "%s.tmp-%ld-%u", path, (long)getpid(), attempt) < 0) out->temp = NULL;
-        if (!out->temp) break;
-        fd = open(out->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (fd < 0 && errno != EEXIST) break;
-    }
-    if (!out->temp) {
-        out_free(out);
+    if (out) out->path = strdup(path);
+    if (!out || !out->path) {
+        free(out);
         return PD_FAIL(err, PD_ENOMEM, "%s: out of memory", path);
     }
+    int fd = open_nameless(path);
+    out->nameless = fd >= 0;
+    if (fd < 0) fd = take_name(out, -1);
     if (fd < 0 || !(out->file = fdopen(fd, "wb"))) {
-        const pd_status status = io_error(err, path, "create");
+        const pd_status status =
+            errno == ENOMEM ? PD_FAIL(err, PD_ENOMEM, "%s: out of memory", path) : io_error(err, path, "create");
         if (fd >= 0) {
             close(fd);
-            unlink(out->temp);
+            if (!out->nameless) unlink(out->temp);
         }
         out_free(out);
         return status;
@@ -155,11 +196,9 @@ FILE *pd_out_stream(pd_out *out)
 /* Makes a rename durable. A file system that cannot flush folders is no reason to fail. */
 static void sync_folder(const char *path)
 {
-    char *dir = strdup(path);
+    char *dir = folder_of(path);
     if (!dir) return;
-    char *slash = strrchr(dir, '/');
-    if (slash) slash[slash == dir] = '\0';
-    const int fd = open(slash ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0) {
         (void)fsync(fd);
         close(fd);
@@ -173,11 +212,17 @@ pd_status pd_out_commit(pd_out *out, pd_err *err)
     errno = 0;
     if (!out->error && (fflush(out->file) != 0 || ferror(out->file) || fsync(fileno(out->file)) != 0))
         out->error = errno ? errno : EIO;
+    bool named = !out->nameless;
+    if (!named && !out->error) {
+        named = take_name(out, fileno(out->file)) >= 0;
+        if (!named) out->error = errno;
+    }
     if (fclose(out->file) != 0 && !out->error) out->error = errno ? errno : EIO;
     if (!out->error && rename(out->temp, out->path) != 0) out->error = errno;
     if (out->error) {
-        status = PD_FAIL(err, PD_EIO, "%s: cannot write: %s", out->path, strerror(out->error));
-        unlink(out->temp);
+        status = PD_FAIL(err, out->error == ENOMEM ? PD_ENOMEM : PD_EIO, "%s: cannot write: %s", out->path,
+                         strerror(out->error));
+        if (named) unlink(out->temp);
     } else {
         sync_folder(out->path);
     }
@@ -189,7 +234,7 @@ void pd_out_cancel(pd_out *out)
 {
     if (!out) return;
     fclose(out->file);
-    unlink(out->temp);
+    if (!out->nameless) unlink(out->temp);
     out_free(out);
 }
 

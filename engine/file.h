@@ -24,7 +24,8 @@ pd_status pd_file_read(pd_bytes *out, const char *path, size_t limit, pd_arena *
 pd_status pd_file_map(pd_bytes *out, const char *path, pd_err *err);
 void pd_file_unmap(pd_bytes *bytes);
 
-/* A file being written. */
+/* A file being written. It has no name before the commit where the file system can do that, so that a process that is
+ * killed leaves nothing behind; elsewhere it is called PATH.tmp-... meanwhile. */
 typedef struct pd_out pd_out;
 pd_status pd_out_open(pd_out **out, const char *path, pd_err *err);
 /* Buffered; the first failure is kept and reported by pd_out_commit. */
@@ -34,7 +35,7 @@ void pd_out_printf(pd_out *out, const char *fmt, ...) __attribute__((format(prin
 FILE *pd_out_stream(pd_out *out);
 /* Makes the file appear; frees out in any case. */
 pd_status pd_out_commit(pd_out *out, pd_err *err);
-/* Removes the temporary file; frees out. NULL allowed. */
+/* Nothing is written; frees out. NULL allowed. */
 void pd_out_cancel(pd_out *out);
 
 /* All of it at once. */

@@ -350,6 +350,7 @@ int pd_cli_parse(pd_cli_args *out, const pd_cli *cli, int argc, char **argv)
     pd_cli_args args = {.device = "auto", .cli = cli};
     table t = {0};
     int code = -1;
+    (void)signal(SIGXFSZ, SIG_IGN); /* a write over the file size limit fails with a message instead */
     if (!make_table(&t, &args, cli)) {
         fprintf(stderr, "%s: out of memory\n", cli->program);
         code = 1;
