@@ -54,8 +54,18 @@ static pd_status parse_line(pd_json_doc **doc, const char *path, size_t number, 
     return PD_OK;
 }
 
+/* Whether a run that goes on from `step` will write this line again. */
+static bool comes_again(const pd_json_doc *doc, int64_t step, const char *again)
+{
+    const pd_json *kind = pd_json_member(pd_json_root(doc), "kind");
+    const double at = step_of(doc);
+    if (at > (double)step) return true;
+    return again && at == (double)step && kind && pd_json_type(kind) == PD_JSON_STRING &&
+           !strcmp(pd_json_string(kind), again);
+}
+
 /* How many bytes of the file stay when a run goes on from `step`. */
-static pd_status kept_bytes(size_t *out, const char *path, int64_t step, pd_err *err)
+static pd_status kept_bytes(size_t *out, const char *path, int64_t step, const char *again, pd_err *err)
 {
     pd_bytes file;
     PD_TRY(pd_file_map(&file, path, err));
@@ -68,7 +78,7 @@ static pd_status kept_bytes(size_t *out, const char *path, int64_t step, pd_err 
         status = parse_line(&doc, path, 0, line, length, &own);
         if (status == PD_ENOMEM) PD_FAIL(err, PD_ENOMEM, "%s", own.text);
         if (status != PD_OK) break; /* what a power failure left of it: the log ends here */
-        const bool behind = step_of(doc) > (double)step;
+        const bool behind = comes_again(doc, step, again);
         pd_json_close(doc);
         if (behind) break;
         kept = (size_t)(at - first);
@@ -81,10 +91,10 @@ static pd_status kept_bytes(size_t *out, const char *path, int64_t step, pd_err 
 
 /* ---- writing ---- */
 
-static pd_status open_file(pd_log *log, int64_t resume_step, pd_err *err)
+static pd_status open_file(pd_log *log, int64_t resume_step, const char *again, pd_err *err)
 {
     size_t kept = 0;
-    if (resume_step >= 0 && pd_file_exists(log->path)) PD_TRY(kept_bytes(&kept, log->path, resume_step, err));
+    if (resume_step >= 0 && pd_file_exists(log->path)) PD_TRY(kept_bytes(&kept, log->path, resume_step, again, err));
     log->fd = open(log->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
     if (log->fd < 0) return PD_FAIL(err, PD_EIO, "%s: cannot open: %s", log->path, strerror(errno));
     if (ftruncate(log->fd, (off_t)kept) != 0)
@@ -92,7 +102,8 @@ static pd_status open_file(pd_log *log, int64_t resume_step, pd_err *err)
     return PD_OK;
 }
 
-pd_status pd_log_open(pd_log **out, const char *dir, int64_t resume_step, double wall_time, pd_err *err)
+pd_status pd_log_open(pd_log **out, const char *dir, int64_t resume_step, const char *again, double wall_time,
+                      pd_err *err)
 {
     pd_log *log = calloc(1, sizeof *log);
     if (!log) return PD_FAIL(err, PD_ENOMEM, "%s: out of memory", dir);
@@ -104,7 +115,7 @@ pd_status pd_log_open(pd_log **out, const char *dir, int64_t resume_step, double
         status = PD_FAIL(err, PD_ENOMEM, "%s: out of memory", dir);
         goto done;
     }
-    PD_TRY_DONE(open_file(log, resume_step, err));
+    PD_TRY_DONE(open_file(log, resume_step, again, err));
     PD_TRY_DONE(pd_tfevents_open(&log->events, dir, wall_time, resume_step + 1, err));
     *out = log;
     log = NULL;

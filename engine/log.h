@@ -25,9 +25,11 @@ typedef struct pd_log_value {
 
 /* Opens `dir`/log.jsonl (the folder must be there) and a new events file. resume_step -1: a new run, an old log.jsonl
  * is emptied; otherwise the file is cut in front of the first line with "step" > resume_step, and of the first line
- * that is no JSON object (what a power failure left), and an incomplete last line goes. `wall_time`: seconds since
- * 1970, for the events file. */
-pd_status pd_log_open(pd_log **out, const char *dir, int64_t resume_step, double wall_time, pd_err *err);
+ * that is no JSON object (what a power failure left), and an incomplete last line goes. again: the kind of line that
+ * will be written once more at resume_step itself ("val" where the run stopped before its validation was saved), cut
+ * there too; NULL: none. `wall_time`: seconds since 1970, for the events file. */
+pd_status pd_log_open(pd_log **out, const char *dir, int64_t resume_step, const char *again, double wall_time,
+                      pd_err *err);
 
 /* One line: kind and step, then the values in the order given (do not repeat "kind" or "step"; "epoch" is one of them).
  * Whole numbers are written without a point. */

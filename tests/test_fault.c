@@ -126,7 +126,7 @@ static pd_status write_log(void *arg, pd_err *err)
 {
     (void)arg;
     pd_log *log = NULL;
-    PD_TRY(pd_log_open(&log, dir, 1, 1700000000, err));
+    PD_TRY(pd_log_open(&log, dir, 1, "val", 1700000000, err));
     pd_status status = PD_OK;
     for (int i = 2; i < 4 && status == PD_OK; i++)
         status = pd_log_write(log, "train", i, 1700000000, (const pd_log_value[]){{"loss", 1.5}, {"lr", 0.1}}, 2, err);

@@ -82,7 +82,7 @@ static void test_lines(pd_arena *arena)
 {
     pd_err err = PD_ERR_INIT;
     pd_log *log = NULL;
-    PD_CHECK_OK(pd_log_open(&log, dir, -1, 1700000000, &err));
+    PD_CHECK_OK(pd_log_open(&log, dir, -1, NULL, 1700000000, &err));
     PD_CHECK_OK(write_step(log, 1, 2.5, &err));
     PD_CHECK_STR(content("log.jsonl", NULL, arena),
                  "{\"kind\":\"train\",\"step\":1,\"epoch\":0,\"loss\":2.5}\n"); /* at once */
@@ -102,23 +102,33 @@ static void test_lines(pd_arena *arena)
     PD_CHECK_STR(content("log.jsonl", NULL, arena), four_steps);
 
     /* what is there, the step that the run goes on from, what stays */
-    char *cut = NULL, *zeros = NULL;
+    char *cut = NULL, *zeros = NULL, *two_trained = NULL, *three_steps = NULL;
+    PD_CHECK_OK(pd_strdup(&two_trained, arena, two_steps, &err));
+    *strstr(two_trained, "{\"kind\":\"val\"") = '\0';
+    PD_CHECK_OK(pd_strdup(&three_steps, arena, four_steps, &err));
+    *strstr(three_steps, "{\"kind\":\"train\",\"step\":4") = '\0';
     PD_CHECK_OK(pd_format(&cut, arena, &err, "%s{\"kind\":\"train\",\"st", two_steps));
     PD_CHECK_OK(pd_format(&zeros, arena, &err, "%s###\n{\"step\":2}\n", two_steps));
     const struct {
         const char *name, *before;
         int64_t step;
-        const char *after;
+        const char *after, *again;
     } rows[] = {
-        {"everything", four_steps, 4, four_steps}, {"later than all", four_steps, 9, four_steps},
-        {"half", four_steps, 2, two_steps},        {"nothing", four_steps, 0, ""},
-        {"a cut line", cut, 9, two_steps},         {"damage", zeros, 9, two_steps},
-        {"a new run", four_steps, -1, ""},         {"an empty file", "", 3, ""},
+        {"everything", four_steps, 4, four_steps, NULL},
+        {"later than all", four_steps, 9, four_steps, "val"},
+        {"half", four_steps, 2, two_steps, NULL},
+        {"half, without its validation", four_steps, 2, two_trained, "val"},
+        {"a validation before", four_steps, 3, three_steps, "val"},
+        {"nothing", four_steps, 0, "", NULL},
+        {"a cut line", cut, 9, two_steps, NULL},
+        {"damage", zeros, 9, two_steps, NULL},
+        {"a new run", four_steps, -1, "", NULL},
+        {"an empty file", "", 3, "", NULL},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         PD_ROW(rows[i].name);
         PD_CHECK_OK(pd_file_write(in_dir("log.jsonl"), rows[i].before, strlen(rows[i].before), &err));
-        PD_CHECK_OK(pd_log_open(&log, dir, rows[i].step, 1700000000, &err));
+        PD_CHECK_OK(pd_log_open(&log, dir, rows[i].step, rows[i].again, 1700000000, &err));
         PD_CHECK_STR(content("log.jsonl", NULL, arena), rows[i].after);
         PD_CHECK_OK(write_step(log, 5, 1, &err));
         PD_CHECK_OK(pd_log_close(log, &err));
@@ -127,7 +137,7 @@ static void test_lines(pd_arena *arena)
     }
     PD_ROW("");
     log = NULL;
-    PD_CHECK_FAILS(pd_log_open(&log, "/nonexistent", -1, 0, &err), PD_EIO, "/nonexistent/log.jsonl: cannot open");
+    PD_CHECK_FAILS(pd_log_open(&log, "/nonexistent", -1, NULL, 0, &err), PD_EIO, "/nonexistent/log.jsonl: cannot open");
     PD_CHECK(!log);
     remove_all(arena);
 }

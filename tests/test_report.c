@@ -51,7 +51,7 @@ static void test_run(pd_arena *arena)
     pd_err err = PD_ERR_INIT;
     char path[400], path2[400];
     pd_log *log = NULL;
-    PD_CHECK_OK(pd_log_open(&log, dir, -1, 1700000000, &err));
+    PD_CHECK_OK(pd_log_open(&log, dir, -1, NULL, 1700000000, &err));
     for (int i = 1; i <= 3000; i++) {
         const pd_log_value v[] = {{"epoch", i / 1000.0}, {"loss", i == 7 ? NAN : 100.0 / i},
                                   {"lr", 0.1},           {"s0.loss_cls", 1},

@@ -126,7 +126,7 @@ static pd_status load_init(session *s, const char *path, pd_err *err)
     PD_TRY(pd_st_open(&file, path, err));
     const pd_status status = pd_load_params(pd_classifier_params(s->net), file, &how, &report, s->arena, err);
     pd_st_close(file);
-    if (status == PD_OK && *report) fputs(report, stderr);
+    if (status == PD_OK || status == PD_EFORMAT) fputs(report, stderr);
     return status;
 }
 
@@ -184,7 +184,7 @@ static pd_status validate(session *s, score *out, pd_err *err)
         PD_TRY(pd_classifier_run(s->net, PD_FORM_FUSED, b->pixels, b->n, b->h, b->w, &y, err));
         for (int i = 0; i < b->n; i++) judge(&sum, y.logits + (size_t)i * (size_t)classes, classes, b->labels[i]);
         pd_loader_done(s->val_loader, b);
-        if (pd_cli_stop_asked()) return PD_FAIL(err, PD_ESTOP, "stopped during validation");
+        if (pd_cli_stop_asked()) return PD_FAIL(err, PD_ESTOP, "stopped during a validation; go on with --resume auto");
     }
     if (sum.images) {
         const double n = (double)sum.images;
@@ -196,18 +196,12 @@ static pd_status validate(session *s, score *out, pd_err *err)
     return PD_OK;
 }
 
-/* Stopped inside a validation: the checkpoint stands before it, so that the run goes on with it. */
-static pd_status save_stopped(session *s, const pd_train_position *before, pd_err *err)
-{
-    s->run.at = *before;
-    return pd_train_save(&s->run, "last.safetensors", &s->meta, false, err);
-}
-
-/* Behind the last step of an epoch, or of the run where that ends inside one: validation and checkpoints. */
+/* Behind the last step of an epoch, or of the run where that ends inside one: validation and checkpoints. What was
+ * stopped or killed in here comes again in a run that goes on: the checkpoint of the last step was taken before, and
+ * `closed` tells. */
 static pd_status end_epoch(session *s, bool whole, pd_err *err)
 {
     bool best = false;
-    const pd_train_position before = s->run.at;
     if (whole) {
         s->run.at.epoch++;
         s->run.at.step_in_epoch = 0;
@@ -218,7 +212,6 @@ static pd_status end_epoch(session *s, bool whole, pd_err *err)
         pd_classifier_changed(s->net);
         const pd_status status = validate(s, &v, err);
         pd_train_swap_ema(&s->run);
-        if (status == PD_ESTOP) PD_TRY(save_stopped(s, &before, NULL));
         PD_TRY(status);
         best = !(v.top1 <= s->run.at.best); /* NaN: the first */
         if (best) s->run.at.best = v.top1;
@@ -227,9 +220,9 @@ static pd_status end_epoch(session *s, bool whole, pd_err *err)
         pd_progress_line(&s->progress, "epoch %lld: val loss %.4f, top-1 %.2f %%, top-5 %.2f %%%s", (long long)s->run.at.epoch,
                          v.loss, v.top1, v.top5, best ? " (best)" : "");
     }
-    PD_TRY(pd_train_save(&s->run, "last.safetensors", &s->meta, false, err));
     if (best) PD_TRY(pd_train_save(&s->run, "best.safetensors", &s->meta, true, err));
-    return PD_OK;
+    s->run.at.closed = s->run.at.step;
+    return pd_train_save(&s->run, "last.safetensors", &s->meta, false, err);
 }
 
 /* ---- training -------------------------------------------------------------------------------------------------------- */
@@ -294,6 +287,9 @@ static pd_status train(session *s, pd_err *err)
     const pd_cls_config *c = &s->cfg;
     pd_train_run *run = &s->run;
     const int64_t per_epoch = (int64_t)pd_loader_steps(s->train_loader) / c->train.accumulate;
+    if (!per_epoch)
+        return PD_FAIL(err, PD_EINVAL, "%s: %zu images are less than one step of %d batches of %d (train.accumulate)",
+                       c->data.root, s->train_set.n, c->train.accumulate, c->train.batch_size);
     const int64_t planned = per_epoch * c->train.epochs;
     const int64_t total = c->train.max_steps && c->train.max_steps < planned ? c->train.max_steps : planned;
     char *resume;
@@ -308,7 +304,7 @@ static pd_status train(session *s, pd_err *err)
                      s->train_set.n, s->val_set.n, pd_classifier_get(s->net)->classes,
                      (double)pd_params_elements(run->params, false) / 1e6, (long long)per_epoch);
     pd_cli_catch_stop();
-    while (run->at.epoch < c->train.epochs && run->at.step < total) {
+    while (pd_train_going(run)) {
         tally t = {.started = pd_seconds()};
         bool end = false;
         PD_TRY(pd_loader_start(s->train_loader, (uint32_t)run->at.epoch, (size_t)(run->at.step_in_epoch * c->train.accumulate), err));
@@ -316,8 +312,8 @@ static pd_status train(session *s, pd_err *err)
             PD_TRY(one_step(s, &t, &end, err));
             if (end) break;
             if (run->at.step % c->train.log_interval == 0 || run->at.step == total) PD_TRY(log_steps(s, &t, err));
-            const bool stop = pd_cli_stop_asked();
-            if (stop || (c->train.save_interval && run->at.step % c->train.save_interval == 0))
+            const bool stop = pd_cli_stop_asked(), last = run->at.step_in_epoch >= per_epoch || run->at.step >= total;
+            if (stop || (last && s->val_loader) || (c->train.save_interval && run->at.step % c->train.save_interval == 0))
                 PD_TRY(pd_train_save(run, "last.safetensors", &s->meta, false, err));
             if (stop) return PD_FAIL(err, PD_ESTOP, "stopped at step %lld; go on with --resume auto", (long long)run->at.step);
         }
@@ -333,8 +329,8 @@ static pd_status train(session *s, pd_err *err)
     char best[32], count[32];
     snprintf(best, sizeof best, "%.2f %%", run->at.best);
     snprintf(count, sizeof count, "%lld", (long long)run->at.epoch);
-    const pd_report_fact facts[] = {{"best top-1", best}, {"epochs", count}};
-    const pd_report report = {.title = title, .facts = facts, .n_facts = 2};
+    const pd_report_fact facts[] = {{"epochs", count}, {"best top-1", best}};
+    const pd_report report = {.title = title, .facts = facts, .n_facts = isnan(run->at.best) ? 1 : 2};
     return pd_report_run(c->work_dir, &report, err);
 }
 
@@ -359,13 +355,13 @@ static pd_status run_all(session *s, pd_err *err)
         return PD_OK;
     }
     PD_TRY(read_config(s, err));
+    PD_TRY(pd_device_open(&s->device, s->args->device, s->args->threads, err));
     pd_transform checked = pd_cls_train_transform(&s->cfg);
     PD_TRY(pd_transform_check(&checked, err));
     pd_arch arch;
     PD_TRY(pd_arch_parse(&arch, s->cfg.model.arch, s->cfg.model.branches, err));
     if (s->opt->print_config) puts(s->config_text);
     if (s->opt->check || s->opt->print_config) return PD_OK;
-    PD_TRY(pd_device_open(&s->device, s->args->device, s->args->threads, err));
     PD_TRY(open_data(s, err));
     PD_TRY(open_net(s, err));
     return s->opt->evaluate ? evaluate(s, err) : train(s, err);

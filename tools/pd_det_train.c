@@ -45,6 +45,7 @@ typedef struct session {
     int n_pictures;
     pd_coco_dt *dt; /* of the validation under way */
     double last_stats[PD_COCO_STATS];
+    bool validated; /* last_stats and the pictures are there */
 } session;
 
 /* ---- setting up ------------------------------------------------------------------------------------------------------ */
@@ -130,7 +131,7 @@ static pd_status load(session *s, const char *path, const pd_load_options *how, 
     PD_TRY(pd_st_open(&file, path, err));
     const pd_status status = pd_load_params(pd_detector_params(s->net), file, how, &report, s->arena, err);
     pd_st_close(file);
-    if (status == PD_OK && *report) fputs(report, stderr);
+    if (status == PD_OK || status == PD_EFORMAT) fputs(report, stderr);
     return status;
 }
 
@@ -225,6 +226,7 @@ static pd_status validate(session *s, double *ap, pd_err *err)
     PD_TRY_DONE(pd_coco_dt_save(s->dt, path, err));
     for (int i = 0; i < result->n_stats; i++) line[i + 1] = (pd_log_value){result->names[i], result->stats[i]};
     memcpy(s->last_stats, result->stats, sizeof s->last_stats);
+    s->validated = true;
     PD_TRY_DONE(pd_log_write(s->run.log, "val", s->run.at.step, pd_wall_time(), line, (size_t)result->n_stats + 1, err));
     for (int i = 0; i < s->n_pictures; i++) PD_TRY_DONE(draw(s, &s->pictures[i], err));
     *ap = result->stats[0];
@@ -235,19 +237,23 @@ done:
     return status;
 }
 
-/* Behind the last step of an epoch, or of the run where that ends inside one: validation and checkpoints. */
-static pd_status end_epoch(session *s, bool whole, bool last, pd_err *err)
+/* Behind the last step of an epoch, or of the run where that ends inside one: validation and checkpoints. What was
+ * stopped or killed in here comes again in a run that goes on: the checkpoint of the last step was taken before, and
+ * `closed` tells. */
+static pd_status end_epoch(session *s, bool whole, pd_err *err)
 {
     bool best = false;
     if (whole) {
         s->run.at.epoch++;
         s->run.at.step_in_epoch = 0;
     }
+    const bool last = s->run.at.step >= s->run.total_steps || s->run.at.epoch >= s->cfg.train.epochs;
     if (s->val_loader && (last || s->run.at.epoch % s->cfg.train.val_interval == 0)) {
         double ap = 0;
         pd_train_swap_ema(&s->run);
         const pd_status status = validate(s, &ap, err);
         pd_train_swap_ema(&s->run);
+        if (status == PD_ESTOP) return pd_err_context(err, "during a validation (go on with --resume auto)"), status;
         PD_TRY(status);
         best = !(ap <= s->run.at.best); /* NaN: the first */
         if (best) s->run.at.best = ap;
@@ -255,9 +261,9 @@ static pd_status end_epoch(session *s, bool whole, bool last, pd_err *err)
         pd_progress_line(&s->progress, "epoch %lld: AP %.3f  AP50 %.3f  AP75 %.3f  APs %.3f  APm %.3f  APl %.3f%s",
                          (long long)s->run.at.epoch, v[0], v[1], v[2], v[3], v[4], v[5], best ? " (best)" : "");
     }
-    PD_TRY(pd_train_save(&s->run, "last.safetensors", &s->meta, false, err));
     if (best) PD_TRY(pd_train_save(&s->run, "best.safetensors", &s->meta, true, err));
-    return PD_OK;
+    s->run.at.closed = s->run.at.step;
+    return pd_train_save(&s->run, "last.safetensors", &s->meta, false, err);
 }
 
 /* ---- training -------------------------------------------------------------------------------------------------------- */
@@ -344,7 +350,7 @@ static pd_status write_report(session *s, pd_err *err)
     snprintf(value[0], 32, "%.3f", s->run.at.best);
     for (int i = 0; i < 3; i++) snprintf(value[i + 1], 32, "%.3f", v[i]);
     const pd_report_fact facts[] = {{"best AP", value[0]}, {"AP", value[1]}, {"AP50", value[2]}, {"AP75", value[3]}};
-    const pd_report report = {.title = title, .facts = facts, .n_facts = s->val_loader ? 4 : 0, .images = images,
+    const pd_report report = {.title = title, .facts = facts, .n_facts = s->validated ? 4u : isnan(s->run.at.best) ? 0u : 1u, .images = images,
                               .n_images = (size_t)s->n_pictures};
     return pd_report_run(s->cfg.work_dir, &report, err);
 }
@@ -374,8 +380,9 @@ static pd_status train(session *s, pd_err *err)
     pd_progress_line(&s->progress, "%zu validation images, %d classes, %.2f M parameters (%.2f M trained), %lld steps per epoch",
                      s->val_set.n_images, pd_detector_get(s->net)->classes, (double)pd_params_elements(run->params, false) / 1e6,
                      (double)pd_params_elements(run->params, true) / 1e6, (long long)per_epoch);
+    const int64_t before = run->at.closed;
     pd_cli_catch_stop();
-    while (run->at.epoch < c->train.epochs && run->at.step < total) {
+    while (pd_train_going(run)) {
         tally t = {.started = pd_seconds()};
         bool end = false;
         PD_TRY(pd_loader_start(s->train_loader, (uint32_t)run->at.epoch, (size_t)(run->at.step_in_epoch * passes), err));
@@ -383,19 +390,21 @@ static pd_status train(session *s, pd_err *err)
             PD_TRY(one_step(s, &t, &end, err));
             if (end) break;
             if (run->at.step % c->train.log_interval == 0 || run->at.step == total) PD_TRY(log_steps(s, &t, err));
-            const bool stop = pd_cli_stop_asked();
-            if (stop || (c->train.save_interval && run->at.step % c->train.save_interval == 0))
+            const bool stop = pd_cli_stop_asked(), last = run->at.step_in_epoch >= per_epoch || run->at.step >= total;
+            if (stop || (last && s->val_loader) || (c->train.save_interval && run->at.step % c->train.save_interval == 0))
                 PD_TRY(pd_train_save(run, "last.safetensors", &s->meta, false, err));
             if (stop) return PD_FAIL(err, PD_ESTOP, "stopped at step %lld; go on with --resume auto", (long long)run->at.step);
         }
-        const bool whole = end || run->at.step_in_epoch >= per_epoch;
-        PD_TRY(end_epoch(s, whole, run->at.step >= total || (whole && run->at.epoch + 1 >= c->train.epochs), err));
+        PD_TRY(end_epoch(s, end || run->at.step_in_epoch >= per_epoch, err));
     }
     pd_progress_end(&s->progress, run->at.step);
     if (pd_loader_bad(s->train_loader))
         fprintf(stderr, "%zu training images could not be read and were replaced\n", pd_loader_bad(s->train_loader));
     PD_TRY(pd_log_close(run->log, err));
     run->log = NULL;
+    char *report;
+    PD_TRY(pd_path_join(&report, c->work_dir, "report.html", s->arena, err));
+    if (resume && run->at.closed == before && pd_file_exists(report)) return PD_OK; /* nothing was left to do */
     return write_report(s, err);
 }
 
@@ -410,11 +419,11 @@ static pd_status run_all(session *s, pd_err *err)
         return PD_OK;
     }
     PD_TRY(read_config(s, err));
+    PD_TRY(pd_device_open(&s->device, s->args->device, s->args->threads, err));
     pd_detector_settings checked;
     PD_TRY(pd_det_settings(&checked, &s->cfg, 1, err));
     if (s->opt->print_config) puts(s->config_text);
     if (s->opt->check || s->opt->print_config) return PD_OK;
-    PD_TRY(pd_device_open(&s->device, s->args->device, s->args->threads, err));
     PD_TRY(open_data(s, err));
     PD_TRY(open_net(s, err));
     return train(s, err);

@@ -3,6 +3,7 @@
 #include "tools/progress.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 static const pd_field optimizer_fields[] = {
@@ -57,7 +58,14 @@ pd_status pd_train_run_open(pd_train_run *run, const char *config, bool resumed,
     PD_TRY(pd_make_dirs(run->dir, err));
     PD_TRY(pd_path_join(&path, run->dir, "config.json", run->arena, err));
     PD_TRY(pd_file_write(path, config, strlen(config), err));
-    return pd_log_open(&run->log, run->dir, resumed ? run->at.step : -1, pd_wall_time(), err);
+    return pd_log_open(&run->log, run->dir, resumed ? run->at.step : -1, run->at.closed < run->at.step ? "val" : NULL,
+                       pd_wall_time(), err);
+}
+
+bool pd_train_going(const pd_train_run *run)
+{
+    const pd_train_position *at = &run->at;
+    return at->epoch < run->total_epochs && (at->step < run->total_steps || at->closed < at->step);
 }
 
 pd_status pd_train_step(pd_train_run *run, int groups, pd_err *err)
@@ -95,7 +103,7 @@ pd_status pd_train_save(pd_train_run *run, const char *name, const pd_model_meta
     pd_st_writer *w = NULL;
     char *path;
     const double state[STATE_SIZE] = {(double)run->at.step, (double)run->at.epoch, (double)run->at.step_in_epoch,
-                                      run->at.best, (double)run->at.images};
+                                      run->at.best, (double)run->at.images, (double)run->at.closed};
     const int64_t state_shape[1] = {STATE_SIZE};
     pd_arena *arena = pd_arena_new();
     if (!arena) return PD_FAIL(err, PD_ENOMEM, "out of memory for a checkpoint");
@@ -140,10 +148,13 @@ pd_status pd_train_resume(pd_train_run *run, const char *path, pd_err *err)
             status = PD_FAIL(err, PD_EFORMAT, "%s: train.state[%d] is %g: not a position of a run", path, i, state[i]);
             goto done;
         }
-    PD_TRY_DONE(pd_load_params(run->params, file, &options, &report, run->arena, err));
+    status = pd_load_params(run->params, file, &options, &report, run->arena, err);
+    if (status == PD_EFORMAT) fputs(report, stderr);
+    if (status != PD_OK) goto done;
     PD_TRY_DONE(pd_load_block(run->velocity, run->params, "train.momentum.", file, err));
     if (run->ema) PD_TRY_DONE(pd_load_block(run->ema, run->params, "train.ema.", file, err));
-    run->at = (pd_train_position){(int64_t)state[0], (int64_t)state[1], (int64_t)state[2], state[3], (int64_t)state[4]};
+    run->at = (pd_train_position){(int64_t)state[0], (int64_t)state[1], (int64_t)state[2], state[3], (int64_t)state[4],
+                                  (int64_t)state[5]};
 done:
     pd_st_close(file);
     return status;

@@ -25,6 +25,7 @@ typedef struct pd_train_position {
     int64_t step_in_epoch; /* its steps done */
     double best;           /* best validation result so far; NaN: none */
     int64_t images;        /* images seen */
+    int64_t closed;        /* the step behind which validation and checkpoints were last completed; 0: none yet */
 } pd_train_position;
 
 typedef struct pd_train_run {
@@ -47,6 +48,9 @@ pd_status pd_train_run_init(pd_train_run *run, pd_device *device, pd_params *par
                             const pd_optimizer_cfg *optimizer, const pd_schedule *schedule, double ema_decay,
                             int64_t total_epochs, int64_t total_steps, pd_err *err);
 void pd_train_run_free(pd_train_run *run);
+
+/* Whether there is anything left to do: steps, or the validation behind the last one. */
+bool pd_train_going(const pd_train_run *run);
 
 /* Makes the folder, writes config.json and opens the log (lines behind run->at.step are dropped when resuming). */
 pd_status pd_train_run_open(pd_train_run *run, const char *config, bool resumed, pd_err *err);
