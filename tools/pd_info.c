@@ -12,6 +12,7 @@ typedef struct options {
     int size[2], classes;
     const char *branches;
     bool table, layers, latency, json;
+    pd_device *device; /* for the latency */
 } options;
 
 /* Figures of a classifier in one form. */
@@ -79,18 +80,16 @@ static pd_status print_table(bool json, pd_err *err)
 }
 
 /* Median milliseconds of one image, folded, with made-up weights. */
-static pd_status time_folded(double *ms, pd_arch arch, const options *o, const pd_cli_args *args, pd_err *err)
+static pd_status time_folded(double *ms, pd_arch arch, const options *o, pd_err *err)
 {
     enum { RUNS = 21 };
     double t[RUNS];
-    pd_device *device = NULL;
     pd_classifier *c = NULL;
     pd_classified y;
     float *x = NULL;
     pd_status status = PD_OK;
     const pd_classifier_settings set = {.arch = arch, .classes = o->classes, .folded = true};
-    PD_TRY_DONE(pd_device_open(&device, args->device, args->threads, err));
-    PD_TRY_DONE(pd_classifier_new(&c, device, &set, err));
+    PD_TRY_DONE(pd_classifier_new(&c, o->device, &set, err));
     PD_TRY_DONE(pd_params_init(pd_classifier_params(c), 1, err));
     x = calloc((size_t)o->size[0] * (size_t)o->size[1] * 3, sizeof *x);
     if (!x) {
@@ -112,11 +111,10 @@ static pd_status time_folded(double *ms, pd_arch arch, const options *o, const p
 done:
     free(x);
     pd_classifier_free(c);
-    pd_device_close(device);
     return status;
 }
 
-static pd_status describe(pd_arch arch, const options *o, const pd_cli_args *args, pd_err *err)
+static pd_status describe(pd_arch arch, const options *o, pd_err *err)
 {
     char name[32];
     figures deployed, whole, folded;
@@ -125,7 +123,7 @@ static pd_status describe(pd_arch arch, const options *o, const pd_cli_args *arg
     PD_TRY(count(&deployed, PD_FORM_COUNT, arch, o->classes, o->size[1], o->size[0], false, err));
     PD_TRY(count(&whole, PD_FORM_EVAL, arch, o->classes, o->size[1], o->size[0], o->layers && !o->json, err));
     PD_TRY(count(&folded, PD_FORM_FOLDED, arch, o->classes, o->size[1], o->size[0], false, err));
-    if (o->latency) PD_TRY(time_folded(&ms, arch, o, args, err));
+    if (o->latency) PD_TRY(time_folded(&ms, arch, o, err));
     pd_arch_name(name, arch);
     if (o->json) {
         char *text;
@@ -156,7 +154,7 @@ static pd_status describe(pd_arch arch, const options *o, const pd_cli_args *arg
     return PD_OK;
 }
 
-static pd_status describe_file(const char *path, options *o, const pd_cli_args *args, pd_err *err)
+static pd_status describe_file(const char *path, options *o, pd_err *err)
 {
     pd_st *file = NULL;
     pd_model_meta meta;
@@ -168,7 +166,7 @@ static pd_status describe_file(const char *path, options *o, const pd_cli_args *
         if (!o->json)
             printf("%s: a %s%s, %zu tensors\n", path, meta.folded ? "folded " : "", meta.type, pd_st_count(file));
         o->classes = meta.classes;
-        status = describe(meta.arch, o, args, err);
+        status = describe(meta.arch, o, err);
     }
     pd_st_close(file);
     pd_arena_free(arena);
@@ -180,7 +178,7 @@ static bool ends_with(const char *text, const char *end)
     return strlen(text) >= strlen(end) && !strcmp(text + strlen(text) - strlen(end), end);
 }
 
-static pd_status describe_config(const char *path, options *o, const pd_cli_args *args, pd_err *err)
+static pd_status describe_config(const char *path, options *o, pd_err *err)
 {
     pd_config *c = NULL;
     pd_arch arch;
@@ -193,7 +191,7 @@ static pd_status describe_config(const char *path, options *o, const pd_cli_args
     }
     pd_status status = name ? pd_arch_parse(&arch, name, branches, err) : PD_FAIL(err, PD_EFORMAT, "%s: names no architecture", path);
     pd_config_free(c);
-    if (status == PD_OK) status = describe(arch, o, args, err);
+    if (status == PD_OK) status = describe(arch, o, err);
     return status;
 }
 
@@ -226,18 +224,21 @@ int main(int argc, char **argv)
         return pd_cli_wrong(&cli, "an architecture, a configuration or a model is needed (or --table)");
     }
     pd_err err = PD_ERR_INIT;
-    pd_status status;
-    if (o.table) {
+    pd_status status = pd_device_open(&o.device, args.device, args.threads, &err);
+    if (status != PD_OK) {
+        /* nothing of that device can be told */
+    } else if (o.table) {
         status = print_table(o.json, &err);
     } else if (ends_with(args.args[0], ".json")) {
-        status = describe_config(args.args[0], &o, &args, &err);
+        status = describe_config(args.args[0], &o, &err);
     } else if (ends_with(args.args[0], ".safetensors")) {
-        status = describe_file(args.args[0], &o, &args, &err);
+        status = describe_file(args.args[0], &o, &err);
     } else {
         pd_arch arch;
         status = pd_arch_parse(&arch, args.args[0], o.branches, &err);
-        if (status == PD_OK) status = describe(arch, &o, &args, &err);
+        if (status == PD_OK) status = describe(arch, &o, &err);
     }
+    pd_device_close(o.device);
     const int result = pd_cli_close_stdout(&cli, status == PD_OK ? 0 : pd_cli_fail(&cli, &err));
     pd_cli_free(&args);
     return result;
