@@ -152,6 +152,15 @@ static pd_status keep_matches(const evaluation *e, size_t k, const pd_accumulate
     return PD_OK;
 }
 
+/* -1 everywhere: nothing to find. */
+static void clear_class(const pd_coco_result *r, size_t k)
+{
+    const size_t n = r->n_areas * r->n_limits * r->n_iou, recall = k * n, all = recall * r->n_recall;
+    for (size_t i = 0; i < n; i++) r->arrays->recall[recall + i] = -1;
+    for (size_t i = 0; i < n * r->n_recall; i++) r->arrays->precision[all + i] = -1;
+    for (size_t i = 0; r->arrays->scores && i < n * r->n_recall; i++) r->arrays->scores[all + i] = -1;
+}
+
 static void accumulate_class(void *arg, size_t begin, size_t end, int thread)
 {
     (void)end;
@@ -165,6 +174,7 @@ static void accumulate_class(void *arg, size_t begin, size_t end, int thread)
                                   .matches = e->matches + slot * A,
                                   .n = e->p.item_start[k + 1] - e->p.item_start[k]};
     pd_err *const err = &e->thread_errs[thread];
+    if (e->accumulate.first_threshold == 0) clear_class(r, k);
     double *const scores = r->arrays->scores ? r->arrays->scores + pd_arrays_at(r, 0, 0, k, 0, 0) : NULL;
     if (pd_accumulate_sort(scratch, &list, err) != PD_OK) return;
     pd_accumulate(scratch, &e->accumulate, &list, e->p.to_find + k * A,
@@ -233,10 +243,7 @@ static pd_status run_round(evaluation *e, pd_err *err)
 static pd_status run(evaluation *e, pd_err *err)
 {
     pd_coco_result *const r = e->result;
-    const size_t A = r->n_areas, cells = e->p.n_classes * A * r->n_limits * r->n_iou;
-    for (size_t i = 0; i < cells * r->n_recall; i++) r->arrays->precision[i] = -1;
-    for (size_t i = 0; r->arrays->scores && i < cells * r->n_recall; i++) r->arrays->scores[i] = -1;
-    for (size_t i = 0; i < cells; i++) r->arrays->recall[i] = -1;
+    const size_t A = r->n_areas;
     size_t room = BATCH;
     for (size_t k = 0; k < e->p.n_classes; k++)
         if (e->p.item_start[k + 1] - e->p.item_start[k] > room) room = e->p.item_start[k + 1] - e->p.item_start[k];

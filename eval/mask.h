@@ -38,6 +38,8 @@ void pd_mask_work_free(pd_mask_work *work);
 
 /* Largest mask: h * w pixels. */
 #define PD_MASK_PIXELS 0x7fffffffu
+/* Coordinates of polygons lie within so many pixels of the origin. */
+#define PD_MASK_FARTHEST 1e7
 
 /* Reads a `segmentation`: a list of polygons for an image of h x w pixels, or {"size", "counts"}. Text counts go to
  * *text if that is given; everything else to *mask. Memory comes from the arena. *fault is NULL, or says why the value
@@ -58,6 +60,12 @@ const char *pd_mask_check_polygon(const double *xy, size_t n, double h, double w
 /* A polygon of n points x, y (in xy) -> mask; ends as above. */
 pd_status pd_mask_polygon(pd_mask *mask, size_t *capacity, const double *xy, size_t n, uint32_t h, uint32_t w,
                           pd_mask_work *work, pd_err *err);
+
+/* Completes a mask from its ends: area, box. A mask that stops early is zeros from there on. */
+void pd_mask_finish(pd_mask *mask);
+/* Runs of a or b, which have the same size and reach to its last pixel; ends has room for both. Returns their number.
+ */
+uint32_t pd_mask_unite(uint32_t *ends, const pd_mask *a, const pd_mask *b);
 
 /* Overlap of a detection's mask and an object's: intersection over union; over the detection's area for a crowd. 0
  * where the boxes do not overlap, -1 where the sizes differ. */

@@ -329,9 +329,64 @@ static void sort_items(const pd_coco_prepared *e, const pd_coco_item **out, cons
     for (size_t i = 0; i < n; i++) out[count[field_of(e, in[i], field)]++] = in[i];
 }
 
+/* The usual case, by all threads: a whole file whose records stand by image. Where each block's detections of a class
+ * go follows from the counts that were made while reading. */
+typedef struct {
+    const pd_coco_prepared *e;
+    const pd_coco_item **items;
+    size_t *at; /* (blocks, classes) */
+} scatter_job;
+
+static void scatter_block(void *arg, size_t begin, size_t end, int thread)
+{
+    (void)end;
+    (void)thread;
+    const scatter_job *const job = arg;
+    const pd_coco_block *const block = &job->e->dt->blocks[begin];
+    size_t *const at = job->at + begin * job->e->n_classes;
+    for (size_t i = 0; i < block->n; i++) job->items[at[block->items[i].category]++] = &block->items[i];
+}
+
+static bool is_plain(const pd_coco_prepared *e)
+{
+    if (e->dt->added || e->image_in || e->params.categories || e->params.lvis || is_one_class(e)) return false;
+    uint32_t last = 0;
+    for (size_t b = 0; b < e->dt->n_blocks; b++) {
+        const pd_coco_block *const block = &e->dt->blocks[b];
+        if (block->descending_image || (block->n && block->items[0].image < last)) return false;
+        if (block->n) last = block->last_image;
+    }
+    return true;
+}
+
+static pd_status scatter_items(pd_coco_prepared *e, pd_err *err)
+{
+    const pd_coco_dt *const dt = e->dt;
+    const size_t K = e->n_classes;
+    PD_TRY(PD_ALLOC(&e->item_start, e->memory, K + 1, err));
+    for (size_t b = 0; b < dt->n_blocks; b++)
+        for (size_t k = 0; k < K && dt->blocks[b].histogram; k++) e->item_start[k + 1] += dt->blocks[b].histogram[k];
+    for (size_t k = 0; k < K; k++) e->item_start[k + 1] += e->item_start[k];
+    e->items = malloc((e->item_start[K] + 1) * sizeof *e->items);
+    scatter_job job = {e, e->items, malloc((dt->n_blocks * K + 1) * sizeof *job.at)};
+    if (!e->items || !job.at) {
+        free(job.at);
+        return PD_FAIL(err, PD_ENOMEM, "out of memory: %zu detections", e->item_start[K]);
+    }
+    for (size_t k = 0; k < K; k++)
+        for (size_t b = 0, at = e->item_start[k]; b < dt->n_blocks; b++) {
+            job.at[b * K + k] = at;
+            at += dt->blocks[b].histogram ? dt->blocks[b].histogram[k] : 0;
+        }
+    pd_parallel_each(e->pool, dt->n_blocks, scatter_block, &job);
+    free(job.at);
+    return PD_OK;
+}
+
 /* items by class, image, file order; without categories by image, category, file order. */
 static pd_status gather_items(pd_coco_prepared *e, pd_err *err)
 {
+    if (is_plain(e)) return scatter_items(e, err);
     const pd_coco_dt *const dt = e->dt;
     const size_t n_keys = (e->gt->n_images > e->gt->n_categories ? e->gt->n_images : e->gt->n_categories) + 2;
     size_t total = 0;
