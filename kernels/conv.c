@@ -15,7 +15,7 @@ typedef struct conv_state {
     bool direct;
     pd_direct by_library;
     pd_wino_shape fast;
-    float *packed; /* of the fast one: constant kernels, transformed */
+    pd_panel_taps taps; /* of the fast one: constant kernels */
 } conv_state;
 
 static void conv_release(pd_node *node)
@@ -23,7 +23,7 @@ static void conv_release(pd_node *node)
     conv_state *s = node->state;
     if (!s) return;
     pd_direct_free(&s->by_library);
-    if (s->packed) s->device->release(s->device, s->packed);
+    pd_panel_taps_free(&s->taps);
     free(s);
     node->state = NULL;
 }
@@ -51,8 +51,10 @@ static pd_status plan_fast(pd_node *node, conv_state *s, pd_err *err)
 {
     const int threads = pd_pool_threads(s->device->pool);
     node->scratch_fwd = pd_wino_fwd_scratch(&s->fast, threads);
-    if (node->in[W]->constant)
-        PD_TRY(s->device->alloc(s->device, (void **)&s->packed, pd_wino_packed_bytes(&s->fast), err));
+    if (node->in[W]->constant) {
+        const int k = s->fast.conv[0].k, taps = s->fast.conv[0].kh * s->fast.conv[0].kw;
+        PD_TRY(pd_panel_taps_init(&s->taps, s->device, 1, k, s->fast.c, taps, err));
+    }
     if (node->backward && pd_wants_grad(node, X)) node->scratch_bwd = pd_wino_bwd_data_scratch(&s->fast, threads);
     if (node->backward && pd_wants_grad(node, W)) {
         const size_t bytes = pd_wino_bwd_weights_scratch(&s->fast, threads);
@@ -69,7 +71,7 @@ static pd_status conv_plan(pd_node *node, pd_device *device, pd_err *err)
     node->state = s;
     s->device = device;
     const pd_conv_shape shape = shape_of(node);
-    s->direct = !pd_wino_add(&s->fast, &shape) || !pd_wino_pays(&s->fast, node->in[W]->constant);
+    s->direct = !pd_wino_add(&s->fast, &shape) || !pd_wino_pays(&s->fast);
     if (!s->direct) return plan_fast(node, s, err);
     const pd_direct_wants wants = {.bias = node->in[BIAS],
                                    .residual = node->in[RESIDUAL],
@@ -96,9 +98,13 @@ static pd_status conv_fwd(pd_node *node, const pd_run *run, pd_err *err)
         if (residual && residual != y) memcpy(y, residual, pd_shape_size(node->out[0]->shape) * sizeof *y);
         return pd_direct_fwd(&s->by_library, node->in[X]->data, w, run->constants, bias, y, node->scratch, err);
     }
-    if (s->packed && run->constants) pd_wino_pack(s->device->pool, &s->fast, &w, s->packed);
     const pd_wino_after after = {bias, residual, a->relu};
-    pd_wino_fwd(s->device->pool, &s->fast, node->in[X]->data, &w, s->packed, &y, &after, node->scratch);
+    if (!s->taps.first) {
+        pd_wino_fwd(s->device->pool, &s->fast, node->in[X]->data, &w, &y, &after, node->scratch);
+        return PD_OK;
+    }
+    if (run->constants) PD_TRY(pd_panel_taps_set(&s->taps, w, err));
+    pd_wino_fwd_taps(s->device->pool, &s->fast, node->in[X]->data, &s->taps, NULL, y, &after, node->scratch);
     return PD_OK;
 }
 

@@ -69,7 +69,7 @@ static pd_status bank_plan(pd_node *node, pd_device *device, pd_err *err)
         s->fast_index[s->fast.count] = j;
         is_fast[j] = pd_wino_add(&s->fast, &shape);
     }
-    if (s->fast.count && !pd_wino_pays(&s->fast, false)) {
+    if (s->fast.count && !pd_wino_pays(&s->fast)) {
         memset(&s->fast, 0, sizeof s->fast);
         memset(is_fast, 0, sizeof is_fast);
     }
@@ -105,7 +105,7 @@ static pd_status bank_fwd(pd_node *node, const pd_run *run, pd_err *err)
         w[i] = node->in[W + s->fast_index[i]]->data;
         y[i] = node->out[s->fast_index[i]]->data;
     }
-    if (s->fast.count) pd_wino_fwd(s->device->pool, &s->fast, x, w, NULL, y, NULL, node->scratch);
+    if (s->fast.count) pd_wino_fwd(s->device->pool, &s->fast, x, w, y, NULL, node->scratch);
     for (int i = 0; i < s->direct_count; i++) {
         const int j = s->direct_index[i];
         PD_TRY(pd_direct_fwd(&s->direct[i], x, node->in[W + j]->data, run->constants, NULL, node->out[j]->data,

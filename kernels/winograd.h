@@ -23,6 +23,7 @@
 
 #include "engine/thread.h"
 #include "kernels/conv_shape.h"
+#include "kernels/panel_taps.h"
 
 #include <stdbool.h>
 
@@ -41,13 +42,8 @@ typedef struct pd_wino_shape {
  */
 bool pd_wino_add(pd_wino_shape *s, const pd_conv_shape *conv);
 
-/* Is it faster than a direct convolution at the machine's peak? An estimate in multiply-adds and bytes. constant: the
- * transformed kernels are kept (inference); otherwise they are made in every run. */
-bool pd_wino_pays(const pd_wino_shape *s, bool constant);
-
-/* Kernels transformed once for pd_wino_fwd. */
-size_t pd_wino_packed_bytes(const pd_wino_shape *s);
-void pd_wino_pack(pd_pool *pool, const pd_wino_shape *s, const float *const *w, float *packed);
+/* Is it faster than a direct convolution at the machine's peak? An estimate in multiply-adds. */
+bool pd_wino_pays(const pd_wino_shape *s);
 
 /* What follows the convolution: y = relu?(conv + bias + residual); only where count is 1. */
 typedef struct pd_wino_after {
@@ -56,10 +52,15 @@ typedef struct pd_wino_after {
     bool relu;
 } pd_wino_after;
 
-/* y[j] = conv_j(x). Either w or packed. after may be NULL. */
+/* y[j] = conv_j(x). after may be NULL. */
 size_t pd_wino_fwd_scratch(const pd_wino_shape *s, int threads);
-void pd_wino_fwd(pd_pool *pool, const pd_wino_shape *s, const float *x, const float *const *w, const float *packed,
-                 float *const *y, const pd_wino_after *after, void *scratch);
+void pd_wino_fwd(pd_pool *pool, const pd_wino_shape *s, const float *x, const float *const *w, float *const *y,
+                 const pd_wino_after *after, void *scratch);
+
+/* The same for one convolution with constant kernels; mix as in pd_panel_taps_get, or NULL. The 36 places are made anew
+ * in every run: reading four times the bytes from memory would take longer. Uses the scratch of pd_wino_fwd. */
+void pd_wino_fwd_taps(pd_pool *pool, const pd_wino_shape *s, const float *x, const pd_panel_taps *taps,
+                      const float *mix, float *y, const pd_wino_after *after, void *scratch);
 
 /* dx = (add ? dx : 0) + sum_j conv_j^T(dy[j]). */
 size_t pd_wino_bwd_data_scratch(const pd_wino_shape *s, int threads);

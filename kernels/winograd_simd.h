@@ -6,11 +6,13 @@
 #ifndef PD_WINOGRAD_SIMD_H
 #define PD_WINOGRAD_SIMD_H
 
+#include "kernels/panel_taps.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 
-#define PANEL 32 /* output channels that are computed together */
-#define ROWS 8   /* tiles (or channels) that are computed together */
+#define PANEL PD_PANEL /* output channels that are computed together */
+#define ROWS 8         /* tiles (or channels) that are computed together */
 
 /* Which of the 36 places of a transformed kernel can be non-zero: a 1-wide kernel has none in columns 0 and 5. */
 typedef struct wino_form {
@@ -30,6 +32,8 @@ typedef struct wino_isa {
      * u[place * plane + c * PANEL + k]. */
     void (*kernel)(const float *w, size_t kstride, size_t tstride, wino_form form, int lanes, size_t depth, float *u,
                    size_t plane);
+    /* The same from w[(c * taps + tap) * PANEL + k], k < PANEL: kernels that were turned beforehand. */
+    void (*turned)(const float *w, wino_form form, size_t depth, float *u, size_t plane);
     /* U of the flipped kernels with k and c exchanged: w[k * kstride + tap * tstride + c], c < lanes, k < depth:
      * u[place * plane + k * PANEL + c]. */
     void (*flipped)(const float *w, size_t kstride, size_t tstride, wino_form form, int lanes, size_t depth, float *u,
@@ -37,10 +41,11 @@ typedef struct wino_isa {
     /* G' u G for `rows` kernels k and `lanes` channels: from u[place * plane + k * PANEL + c]. */
     void (*taps)(const float *u, size_t plane, wino_form form, float *dw, size_t kstride, size_t tstride, size_t rows,
                  int lanes, bool add);
-    /* out[r * PANEL + i] = (add ? out : 0) + sum_t a(r, t) b[t * bstride + i], r < ROWS, i < PANEL.
-     * by_rows: a(r, t) = a[r * astride + t]; by_columns: a[t * astride + r]. b may be read up to PANEL floats behind
-     * its last row's beginning. */
-    void (*by_rows)(const float *a, size_t astride, const float *b, size_t bstride, size_t depth, float *out, bool add);
+    /* out[r * PANEL + i] = (add ? out : 0) + sum_t a(r, t) b[t * bstride + i], i < PANEL.
+     * by_rows: a(r, t) = a[r * astride + t], r < rows = 4 or 8; by_columns: a[t * astride + r], r < ROWS. b may be read
+     * up to PANEL floats behind its last row's beginning. */
+    void (*by_rows)(const float *a, size_t astride, const float *b, size_t bstride, size_t depth, int rows, float *out,
+                    bool add);
     void (*by_columns)(const float *a, size_t astride, const float *b, size_t bstride, size_t depth, float *out,
                        bool add);
 } wino_isa;
@@ -240,7 +245,12 @@ FN void kernel_block(const float *w, size_t kstride, size_t tstride, const bool 
     const int taps = (tall ? 3 : 1) * (wide ? 3 : 1);
     for (int tap = 0; tap < taps; tap++) {
         VEC r[LANES];
-        UNROLL for (int k = 0; k < LANES; k++) r[k] = LOAD(w + (size_t)k * kstride + (size_t)tap * tstride);
+        UNROLL for (int k = 0; k < LANES; k++)
+        {
+            const float *from = w + (size_t)k * kstride + (size_t)tap * tstride;
+            __builtin_prefetch(from + 2 * LANES);
+            r[k] = LOAD(from);
+        }
         TRANSPOSE(r);
         UNROLL for (int c = 0; c < LANES; c++) g[c][tap] = r[c];
     }
@@ -263,6 +273,29 @@ TARGET static void kernel(const float *w, size_t kstride, size_t tstride, wino_f
         }
 }
 
+#define PREFETCH 4 /* channels ahead */
+
+TARGET static void turned(const float *w, wino_form form, size_t depth, float *u, size_t plane)
+{
+    const size_t taps = (size_t)((form.tall ? 3 : 1) * (form.wide ? 3 : 1));
+    for (size_t c = 0; c < depth; c++)
+        for (size_t k = 0; k < PANEL; k += LANES) {
+            VEC g[9];
+            for (size_t tap = 0; tap < taps; tap++) {
+                const float *from = w + (c * taps + tap) * PANEL + k;
+                __builtin_prefetch(from + PREFETCH * taps * PANEL); /* they come from memory once in every run */
+                g[tap] = LOAD(from);
+            }
+            float *to = u + c * PANEL + k;
+            if (form.tall && form.wide)
+                kernel_points(g, true, true, false, to, plane);
+            else if (form.tall)
+                kernel_points(g, true, false, false, to, plane);
+            else
+                kernel_points(g, false, true, false, to, plane);
+        }
+}
+
 TARGET static void flipped(const float *w, size_t kstride, size_t tstride, wino_form form, int lanes, size_t depth,
                            float *u, size_t plane)
 {
@@ -270,7 +303,11 @@ TARGET static void flipped(const float *w, size_t kstride, size_t tstride, wino_
     for (size_t k = 0; k < depth; k++)
         for (size_t c = 0; c < (size_t)lanes; c += LANES) {
             VEC g[9];
-            for (int tap = 0; tap < taps; tap++) g[tap] = LOAD(w + k * kstride + (size_t)tap * tstride + c);
+            for (int tap = 0; tap < taps; tap++) {
+                const float *from = w + k * kstride + (size_t)tap * tstride + c;
+                __builtin_prefetch(from + 3 * kstride);
+                g[tap] = LOAD(from);
+            }
             float *to = u + k * PANEL + c;
             if (form.tall && form.wide)
                 kernel_points(g, true, true, true, to, plane);
@@ -334,19 +371,19 @@ TARGET static void taps(const float *u, size_t plane, wino_form form, float *dw,
 
 #define VECS (PANEL / LANES)
 
-/* MAC_ROWS rows of a panel. */
+/* `rows` rows of a panel. */
 FN void multiply(const float *a, const size_t rstride, const size_t tstride, const float *b, size_t bstride,
-                 size_t depth, float *out, bool add)
+                 size_t depth, float *out, bool add, const int rows)
 {
     VEC acc[MAC_ROWS][VECS];
-    UNROLL for (int r = 0; r < MAC_ROWS; r++)
+    UNROLL for (int r = 0; r < rows; r++)
     {
         UNROLL for (int v = 0; v < VECS; v++) acc[r][v] = add ? LOAD(out + r * PANEL + v * LANES) : SET1(0.f);
     }
     for (size_t t = 0; t < depth; t++) {
         VEC bt[VECS];
         UNROLL for (int v = 0; v < VECS; v++) bt[v] = LOAD(b + v * LANES);
-        UNROLL for (int r = 0; r < MAC_ROWS; r++)
+        UNROLL for (int r = 0; r < rows; r++)
         {
             const VEC ar = SET1(a[(size_t)r * rstride]);
             UNROLL for (int v = 0; v < VECS; v++) acc[r][v] = FMA(ar, bt[v], acc[r][v]);
@@ -354,28 +391,32 @@ FN void multiply(const float *a, const size_t rstride, const size_t tstride, con
         a += tstride;
         b += bstride;
     }
-    UNROLL for (int r = 0; r < MAC_ROWS; r++)
+    UNROLL for (int r = 0; r < rows; r++)
     {
         UNROLL for (int v = 0; v < VECS; v++) STORE(out + r * PANEL + v * LANES, acc[r][v]);
     }
 }
 
-TARGET static void by_rows(const float *a, size_t astride, const float *b, size_t bstride, size_t depth, float *out,
-                           bool add)
+TARGET static void by_rows(const float *a, size_t astride, const float *b, size_t bstride, size_t depth, int rows,
+                           float *out, bool add)
 {
-    for (size_t r = 0; r < ROWS; r += MAC_ROWS)
-        multiply(a + r * astride, astride, 1, b, bstride, depth, out + r * PANEL, add);
+    int r = 0;
+    for (; r + MAC_ROWS <= rows; r += MAC_ROWS)
+        multiply(a + (size_t)r * astride, astride, 1, b, bstride, depth, out + r * PANEL, add, MAC_ROWS);
+    if (MAC_ROWS > 4 && r < rows) /* four rows are just enough to keep the multipliers busy */
+        multiply(a + (size_t)r * astride, astride, 1, b, bstride, depth, out + r * PANEL, add, 4);
 }
 
 TARGET static void by_columns(const float *a, size_t astride, const float *b, size_t bstride, size_t depth, float *out,
                               bool add)
 {
-    for (size_t r = 0; r < ROWS; r += MAC_ROWS) multiply(a + r, 1, astride, b, bstride, depth, out + r * PANEL, add);
+    for (int r = 0; r < ROWS; r += MAC_ROWS)
+        multiply(a + r, 1, astride, b, bstride, depth, out + r * PANEL, add, MAC_ROWS);
 }
 
 #define WINO_TABLE                                                                                                     \
     {                                                                                                                  \
-        input, gradient, output, kernel, flipped, taps, by_rows, by_columns                                            \
+        input, gradient, output, kernel, turned, flipped, taps, by_rows, by_columns                                    \
     }
 
 #endif

@@ -1,0 +1,378 @@
+/* kernels/winograd.h: forward and both gradients against double loops, for shapes with every kind of edge; the same
+ * bits for any number of threads and for AVX-512 and AVX2. */
+#include "engine/arena.h"
+#include "engine/rng.h"
+#include "kernels/winograd.h"
+#include "kernels/winograd_simd.h"
+#include "tests/pd_test.h"
+
+#define FORWARD_TOLERANCE 1e-5 /* of the largest value; measured: up to 4e-6 */
+#define GRADIENT_TOLERANCE 2e-5
+
+static pd_err err;
+
+static float *draw(pd_rng *rng, pd_arena *arena, size_t n)
+{
+    float *v;
+    PD_CHECK_OK(PD_ALLOC(&v, arena, n, &err));
+    for (size_t i = 0; i < n; i++) v[i] = 2 * pd_rng_float(rng) - 1;
+    return v;
+}
+
+static void *zeroed(pd_arena *arena, size_t n, size_t size)
+{
+    void *v;
+    PD_CHECK_OK(pd_alloc(&v, arena, n, size, &err));
+    return v;
+}
+
+/* Tensors of one set of convolutions, and what the loops say about them. */
+typedef struct set {
+    pd_wino_shape s;
+    size_t nx, ny[PD_WINO_MAX], nw[PD_WINO_MAX];
+    float *x, *w[PD_WINO_MAX], *dy[PD_WINO_MAX];
+    double *y[PD_WINO_MAX], *dw[PD_WINO_MAX], *dx;
+} set;
+
+/* y, dw and dx of convolution j, tap by tap. */
+static void loops(const set *t, int j)
+{
+    const pd_wino_shape *s = &t->s;
+    const int k = s->conv[j].k, kh = s->conv[j].kh, kw = s->conv[j].kw, c = s->c;
+    for (int n = 0; n < s->n; n++)
+        for (int y = 0; y < s->h; y++)
+            for (int x = 0; x < s->w; x++)
+                for (int r = 0; r < kh; r++)
+                    for (int q = 0; q < kw; q++) {
+                        const int iy = y + r - kh / 2, ix = x + q - kw / 2;
+                        if (iy < 0 || ix < 0 || iy >= s->h || ix >= s->w) continue;
+                        const size_t from = (size_t)((n * s->h + iy) * s->w + ix) * (size_t)c;
+                        const size_t to = (size_t)((n * s->h + y) * s->w + x) * (size_t)k;
+                        for (int o = 0; o < k; o++) {
+                            const size_t w = (size_t)((o * kh + r) * kw + q) * (size_t)c;
+                            const double dy = (double)t->dy[j][to + (size_t)o];
+                            double sum = 0;
+                            for (int i = 0; i < c; i++) {
+                                sum += (double)t->x[from + (size_t)i] * (double)t->w[j][w + (size_t)i];
+                                t->dw[j][w + (size_t)i] += dy * (double)t->x[from + (size_t)i];
+                                t->dx[from + (size_t)i] += dy * (double)t->w[j][w + (size_t)i];
+                            }
+                            t->y[j][to + (size_t)o] += sum;
+                        }
+                    }
+}
+
+static set make_set(const pd_wino_shape *s, pd_arena *arena)
+{
+    pd_rng rng = pd_rng_make(7, (uint32_t)s->c, (uint32_t)s->h);
+    set t = {.s = *s, .nx = (size_t)(s->n * s->h * s->w * s->c)};
+    t.x = draw(&rng, arena, t.nx);
+    t.dx = zeroed(arena, t.nx, sizeof *t.dx);
+    for (int j = 0; j < s->count; j++) {
+        t.ny[j] = t.nx / (size_t)s->c * (size_t)s->conv[j].k;
+        t.nw[j] = (size_t)(s->conv[j].k * s->conv[j].kh * s->conv[j].kw * s->c);
+        t.w[j] = draw(&rng, arena, t.nw[j]);
+        t.dy[j] = draw(&rng, arena, t.ny[j]);
+        t.y[j] = zeroed(arena, t.ny[j], sizeof *t.y[j]);
+        t.dw[j] = zeroed(arena, t.nw[j], sizeof *t.dw[j]);
+        loops(&t, j);
+    }
+    return t;
+}
+
+/* The largest difference relative to the largest value. */
+static double off(const float *got, const double *want, size_t n)
+{
+    double top = 0, worst = 0;
+    for (size_t i = 0; i < n; i++) {
+        const double d = fabs((double)got[i] - want[i]);
+        top = fmax(top, fabs(want[i]));
+        if (!(d <= worst)) worst = d;
+    }
+    return worst / top;
+}
+
+/* What one run leaves behind: outputs, dx, dw, one behind the other. */
+typedef struct results {
+    float *y[PD_WINO_MAX], *dx, *dw[PD_WINO_MAX];
+} results;
+
+static results run(const set *t, int threads, pd_arena *arena)
+{
+    pd_pool *pool = NULL;
+    const pd_wino_shape *s = &t->s;
+    const bool set_all[PD_WINO_MAX] = {false};
+    results r;
+    PD_CHECK_OK(pd_pool_new(&pool, threads, &err));
+    size_t bytes = pd_wino_fwd_scratch(s, threads);
+    const size_t data = pd_wino_bwd_data_scratch(s, threads), weights = pd_wino_bwd_weights_scratch(s, threads);
+    bytes = data > bytes ? data : bytes;
+    bytes = weights > bytes ? weights : bytes;
+    void *scratch = zeroed(arena, bytes, 1);
+    r.dx = zeroed(arena, t->nx, sizeof(float));
+    for (int j = 0; j < s->count; j++) {
+        r.y[j] = zeroed(arena, t->ny[j], sizeof(float));
+        r.dw[j] = zeroed(arena, t->nw[j], sizeof(float));
+    }
+    const float *w[PD_WINO_MAX], *dy[PD_WINO_MAX];
+    memcpy(w, t->w, sizeof w);
+    memcpy(dy, t->dy, sizeof dy);
+    memset(scratch, 0xff, bytes); /* NaN: nothing may be read before it is written */
+    pd_wino_fwd(pool, s, t->x, w, r.y, NULL, scratch);
+    memset(scratch, 0xff, bytes);
+    pd_wino_bwd_data(pool, s, w, dy, r.dx, false, scratch);
+    memset(scratch, 0xff, bytes);
+    pd_wino_bwd_weights(pool, s, t->x, dy, r.dw, set_all, scratch);
+    pd_pool_free(pool);
+    return r;
+}
+
+static void check_values(const set *t, const results *r)
+{
+    const double dx = off(r->dx, t->dx, t->nx);
+    PD_CHECK_MSG(dx <= GRADIENT_TOLERANCE, "dx off by %g", dx);
+    for (int j = 0; j < t->s.count; j++) {
+        const double y = off(r->y[j], t->y[j], t->ny[j]), dw = off(r->dw[j], t->dw[j], t->nw[j]);
+        PD_CHECK_MSG(y <= FORWARD_TOLERANCE, "convolution %d: y off by %g", j, y);
+        PD_CHECK_MSG(dw <= GRADIENT_TOLERANCE, "convolution %d: dw off by %g", j, dw);
+    }
+}
+
+static void check_same_bits(const set *t, const results *a, const results *b, int threads)
+{
+    bool same = !memcmp(a->dx, b->dx, t->nx * sizeof(float));
+    for (int j = 0; j < t->s.count; j++)
+        same = same && !memcmp(a->y[j], b->y[j], t->ny[j] * sizeof(float)) &&
+               !memcmp(a->dw[j], b->dw[j], t->nw[j] * sizeof(float));
+    PD_CHECK_MSG(same, "%d threads: other bits than 1 thread", threads);
+}
+
+/* Gradients added to what is there; bias, residual and ReLU; kernels transformed beforehand; a weight left out. */
+static void check_settings(const set *t, const results *plain, pd_arena *arena)
+{
+    pd_pool *pool = NULL;
+    pd_wino_shape one = t->s;
+    one.count = 1;
+    pd_rng rng = pd_rng_make(8, 1, 1);
+    PD_CHECK_OK(pd_pool_new(&pool, 2, &err));
+    void *scratch = zeroed(arena, pd_wino_fwd_scratch(&one, 2) + pd_wino_bwd_weights_scratch(&t->s, 2), 1);
+    float *y = zeroed(arena, t->ny[0], sizeof *y);
+    pd_device *device = NULL;
+    pd_panel_taps taps;
+    PD_CHECK_OK(pd_device_open(&device, "cpu", 2, &err));
+    PD_CHECK_OK(pd_panel_taps_init(&taps, device, 1, one.conv[0].k, one.c, one.conv[0].kh * one.conv[0].kw, &err));
+    const float *bias = draw(&rng, arena, (size_t)one.conv[0].k), *residual = draw(&rng, arena, t->ny[0]);
+    PD_CHECK_OK(pd_panel_taps_set(&taps, t->w[0], &err));
+    pd_wino_fwd_taps(pool, &one, t->x, &taps, NULL, y, NULL, scratch);
+    PD_CHECK_MSG(!memcmp(y, plain->y[0], t->ny[0] * sizeof *y), "constant kernels: other bits");
+    for (int relu = 0; relu < 2; relu++) {
+        const pd_wino_after after = {bias, residual, relu};
+        double *want = zeroed(arena, t->ny[0], sizeof *want);
+        pd_wino_fwd_taps(pool, &one, t->x, &taps, NULL, y, &after, scratch);
+        for (size_t i = 0; i < t->ny[0]; i++) {
+            want[i] = t->y[0][i] + (double)bias[i % (size_t)one.conv[0].k] + (double)residual[i];
+            if (relu && want[i] < 0) want[i] = 0;
+        }
+        const double o = off(y, want, t->ny[0]);
+        PD_CHECK_MSG(o <= FORWARD_TOLERANCE, "bias, residual, relu %d: off by %g", relu, o);
+    }
+    bool add[PD_WINO_MAX] = {true, false, true, false, true};
+    float *dw[PD_WINO_MAX];
+    const float *dy[PD_WINO_MAX];
+    memcpy(dy, t->dy, sizeof dy);
+    for (int j = 0; j < t->s.count; j++) {
+        dw[j] = zeroed(arena, t->nw[j], sizeof *dw[j]);
+        for (size_t i = 0; i < t->nw[j]; i++) dw[j][i] = 1;
+    }
+    float *const left_out = t->s.count > 1 ? dw[1] : NULL;
+    if (left_out) dw[1] = NULL;
+    pd_wino_bwd_weights(pool, &t->s, t->x, dy, dw, add, scratch);
+    for (int j = 0; j < t->s.count; j++) {
+        bool good = true;
+        const float *got = dw[j] ? dw[j] : left_out;
+        for (size_t i = 0; i < t->nw[j]; i++)
+            good = good && got[i] == (dw[j] ? plain->dw[j][i] + (add[j] ? 1.f : 0.f) : 1.f);
+        PD_CHECK_MSG(good, "convolution %d: gradient %s", j,
+                     !dw[j]   ? "written although left out"
+                     : add[j] ? "not added"
+                              : "not set");
+    }
+    pd_panel_taps_free(&taps);
+    pd_device_close(device);
+    pd_pool_free(pool);
+}
+
+static const struct {
+    const char *name;
+    pd_wino_shape s;
+} rows[] = {
+    {"one tile", {1, 4, 4, 16, 1, {{16, 3, 3}}}},
+    {"one pixel, three kinds", {1, 1, 1, 32, 3, {{32, 3, 3}, {16, 3, 1}, {16, 1, 3}}}},
+    {"odd sizes, tails of channels", {2, 7, 9, 48, 1, {{80, 3, 3}}}},
+    {"no 3x3 among them", {2, 6, 11, 80, 2, {{32, 3, 1}, {48, 1, 3}}}},
+    {"all branches", {1, 5, 3, 64, 4, {{32, 3, 3}, {48, 3, 1}, {32, 1, 3}, {32, 3, 3}}}},
+    {"five of one", {1, 9, 2, 16, 5, {{16, 3, 3}, {16, 3, 3}, {16, 3, 3}, {16, 3, 3}, {16, 3, 3}}}},
+    {"blocks of a thread's own, waves", {2, 61, 57, 144, 2, {{32, 3, 3}, {16, 1, 3}}}},
+    {"blocks, all channels a tail", {3, 40, 44, 16, 3, {{16, 3, 1}, {48, 3, 3}, {80, 1, 3}}}},
+};
+
+static void test_rows(void)
+{
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        pd_arena *arena = pd_arena_new();
+        PD_ROW(rows[i].name);
+        const set t = make_set(&rows[i].s, arena);
+        const results one = run(&t, 1, arena), two = run(&t, 2, arena), five = run(&t, 5, arena);
+        check_values(&t, &one);
+        check_same_bits(&t, &one, &two, 2);
+        check_same_bits(&t, &one, &five, 5);
+        check_settings(&t, &one, arena);
+        pd_arena_free(arena);
+    }
+    PD_ROW("");
+}
+
+/* dx on top of what is there. */
+static void test_data_added(void)
+{
+    pd_arena *arena = pd_arena_new();
+    const set t = make_set(&rows[3].s, arena);
+    pd_pool *pool = NULL;
+    PD_CHECK_OK(pd_pool_new(&pool, 2, &err));
+    const float *w[PD_WINO_MAX], *dy[PD_WINO_MAX];
+    memcpy(w, t.w, sizeof w);
+    memcpy(dy, t.dy, sizeof dy);
+    float *dx = zeroed(arena, t.nx, sizeof *dx);
+    for (size_t i = 0; i < t.nx; i++) {
+        dx[i] = t.x[i];
+        t.dx[i] += (double)t.x[i];
+    }
+    pd_wino_bwd_data(pool, &t.s, w, dy, dx, true, zeroed(arena, pd_wino_bwd_data_scratch(&t.s, 2), 1));
+    const double o = off(dx, t.dx, t.nx);
+    PD_CHECK_MSG(o <= GRADIENT_TOLERANCE, "added dx off by %g", o);
+    pd_pool_free(pool);
+    pd_arena_free(arena);
+}
+
+static void test_refused(void)
+{
+    const pd_conv_shape good = {.n = 1,
+                                .h = 8,
+                                .w = 8,
+                                .c = 32,
+                                .k = 32,
+                                .kh = 3,
+                                .kw = 3,
+                                .stride = 1,
+                                .pad_h = 1,
+                                .pad_w = 1,
+                                .groups = 1,
+                                .oh = 8,
+                                .ow = 8};
+    pd_wino_shape s = {0};
+    if (!pd_wino_add(&s, &good)) {
+        PD_SKIP("this processor has neither AVX-512 nor AVX2 with FMA");
+        return;
+    }
+    pd_conv_shape c;
+#define REFUSED(change)                                                                                                \
+    do {                                                                                                               \
+        pd_wino_shape set_ = s;                                                                                        \
+        c = good;                                                                                                      \
+        change;                                                                                                        \
+        PD_CHECK_MSG(!pd_wino_add(&set_, &c) && set_.count == 1, "taken: %s", #change);                                \
+    } while (0)
+    REFUSED(c.stride = 2);
+    REFUSED(c.groups = 2);
+    REFUSED(c.pad_h = 0);
+    REFUSED(c.pad_w = 2);
+    REFUSED(c.kh = c.kw = 1);
+    REFUSED(c.kh = 5);
+    REFUSED(c.c = 24);
+    REFUSED(c.k = 36);
+    REFUSED(c.h = 9);
+    REFUSED(c.n = 0);
+    for (int i = 1; i < PD_WINO_MAX; i++) PD_CHECK(pd_wino_add(&s, &good));
+    PD_CHECK(!pd_wino_add(&s, &good));
+    /* large maps gain, a single small one with many channels does not */
+    PD_CHECK(pd_wino_pays(&(pd_wino_shape){8, 32, 32, 64, 1, {{64, 3, 3}}}));
+    PD_CHECK(!pd_wino_pays(&(pd_wino_shape){1, 3, 3, 512, 1, {{512, 3, 3}}}));
+}
+
+/* ---- the two instruction sets, function by function ---- */
+
+#define PLANE 3000
+#define SIDE 36
+
+static float wide[SIDE * PLANE], narrow[SIDE * PLANE], source[SIDE * PLANE];
+
+static void check_twins(const char *what, size_t n)
+{
+    PD_CHECK_MSG(!memcmp(wide, narrow, n * sizeof *wide), "%s: AVX-512 and AVX2 differ", what);
+    memset(wide, 0, sizeof wide);
+    memset(narrow, 0, sizeof narrow);
+}
+
+static void test_twins(void)
+{
+#if defined(__x86_64__)
+    if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512dq")) {
+        PD_SKIP("this processor has no AVX-512 to compare with AVX2");
+        return;
+    }
+    const wino_isa *const a = &pd_wino_avx512, *const b = &pd_wino_avx2;
+    static const wino_form forms[] = {{true, true}, {true, false}, {false, true}};
+    const float *pixel[SIDE];
+    pd_rng rng = pd_rng_make(1, 2, 3);
+    for (size_t i = 0; i < SIDE * PLANE; i++) source[i] = 2 * pd_rng_float(&rng) - 1;
+    for (int i = 0; i < SIDE; i++) pixel[i] = source + i * PLANE + i % 5;
+    a->input(pixel, 48, wide, PLANE);
+    b->input(pixel, 48, narrow, PLANE);
+    check_twins("input", SIDE * PLANE);
+    a->gradient(pixel, 48, wide, PLANE);
+    b->gradient(pixel, 48, narrow, PLANE);
+    check_twins("gradient", SIDE * PLANE);
+    for (int f = 0; f < 3; f++)
+        for (int lanes = 16; lanes <= 32; lanes += 16) {
+            a->output(source, PLANE, forms[f], wide, 900, 200, 3, 4, lanes, source + 5, source + 77, f == 0);
+            b->output(source, PLANE, forms[f], narrow, 900, 200, 3, 4, lanes, source + 5, source + 77, f == 0);
+            check_twins("output", SIDE * PLANE);
+            a->kernel(source, 432, 48, forms[f], lanes, 48, wide, PLANE);
+            b->kernel(source, 432, 48, forms[f], lanes, 48, narrow, PLANE);
+            check_twins("kernel", SIDE * PLANE);
+            a->turned(source, forms[f], 40, wide, PLANE);
+            b->turned(source, forms[f], 40, narrow, PLANE);
+            check_twins("turned", SIDE * PLANE);
+            a->flipped(source, 432, 48, forms[f], lanes, 40, wide, PLANE);
+            b->flipped(source, 432, 48, forms[f], lanes, 40, narrow, PLANE);
+            check_twins("flipped", SIDE * PLANE);
+            a->taps(source, PLANE, forms[f], wide, 432, 48, 24, lanes, lanes == 16);
+            b->taps(source, PLANE, forms[f], narrow, 432, 48, 24, lanes, lanes == 16);
+            check_twins("taps", SIDE * PLANE);
+        }
+    for (int add = 0; add < 2; add++) {
+        a->by_rows(source, 60, source + 900, 40, 51, 8, wide, add);
+        b->by_rows(source, 60, source + 900, 40, 51, 8, narrow, add);
+        check_twins("by_rows", ROWS * PANEL);
+        a->by_columns(source, 60, source + 900, 40, 51, wide, add);
+        b->by_columns(source, 60, source + 900, 40, 51, narrow, add);
+        check_twins("by_columns", ROWS * PANEL);
+        a->by_rows(source, 60, source + 900, 40, 51, 4, wide, add);
+        b->by_rows(source, 60, source + 900, 40, 51, 4, narrow, add);
+        check_twins("by_rows of 4", ROWS * PANEL);
+    }
+#else
+    PD_SKIP("no x86 processor");
+#endif
+}
+
+int main(void)
+{
+    test_refused();
+    if (!pd_test_skips) {
+        test_rows();
+        test_data_added();
+    }
+    test_twins();
+    return pd_test_end();
+}
