@@ -83,6 +83,16 @@ int pd_arch_channels(pd_arch arch)
     return is_bottleneck(arch) ? 2048 : 512;
 }
 
+const int *pd_depth_blocks(int depth, bool *bottleneck)
+{
+    for (size_t d = 0; d < COUNT(depths); d++) {
+        if (depths[d].depth != depth) continue;
+        *bottleneck = depths[d].bottleneck;
+        return depths[d].blocks;
+    }
+    return NULL;
+}
+
 /* What all blocks of one net share. */
 typedef struct net {
     pd_tape *t;

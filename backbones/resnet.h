@@ -36,4 +36,7 @@ pd_value *pd_record_classifier(pd_tape *t, pd_form form, pd_arch arch, int class
 /* Channels of C5. */
 int pd_arch_channels(pd_arch arch);
 
+/* Blocks of the four stages, and whether they are bottlenecks; NULL for a depth that is none of the five. */
+const int *pd_depth_blocks(int depth, bool *bottleneck);
+
 #endif
