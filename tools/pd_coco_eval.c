@@ -263,14 +263,14 @@ static pd_status evaluate_all(session *s, pd_err *err)
                                     .area_from_box = s->opt->area_from_box,
                                     .default_iscrowd = s->opt->default_iscrowd};
     PD_TRY(pd_coco_gt_open(&s->gt, s->args->args[0], &how, s->pool, err));
-    note_ground_truth(s);
     s->n_runs = s->args->n_args - 1;
     PD_TRY(PD_ALLOC(&s->runs, s->arena, s->n_runs, err));
     for (size_t i = 0; i < s->n_runs; i++) {
         s->runs[i].file = s->args->args[i + 1];
         PD_TRY(evaluate_file(s, &s->runs[i], err));
-        note_run(s, &s->runs[i]);
     }
+    note_ground_truth(s); /* not before all has gone well: a failure is one line */
+    for (size_t i = 0; i < s->n_runs; i++) note_run(s, &s->runs[i]);
     return s->opt->bootstrap ? compare_runs(s, err) : PD_OK;
 }
 
