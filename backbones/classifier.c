@@ -94,6 +94,20 @@ const pd_classifier_settings *pd_classifier_get(const pd_classifier *c)
     return &c->set;
 }
 
+void pd_classifier_zero_residuals(pd_classifier *c)
+{
+    const bool bottleneck = c->set.arch.depth >= 50;
+    for (size_t i = 0; i < pd_params_count(c->params); i++) {
+        const pd_param *p = pd_params_at(c->params, i);
+        const size_t length = strlen(p->name);
+        const bool block = !strncmp(p->name, "layer", 5) && p->kind == PD_WEIGHT && p->rank == 1;
+        const bool scale = length > 7 && !strcmp(p->name + length - 7, ".weight");
+        const bool last = bottleneck ? strstr(p->name, ".bn3.") != NULL
+                                     : strstr(p->name, ".bn2.") != NULL || strstr(p->name, ".conv2.") != NULL;
+        if (block && scale && last) memset(p->data, 0, p->count * sizeof *p->data);
+    }
+}
+
 pd_form pd_classifier_form(const pd_classifier *c)
 {
     return c->set.folded ? PD_FORM_FOLDED : PD_FORM_FUSED;

@@ -28,6 +28,10 @@ void pd_classifier_free(pd_classifier *c);
 pd_params *pd_classifier_params(pd_classifier *c);
 const pd_classifier_settings *pd_classifier_get(const pd_classifier *c);
 
+/* Sets the scale of the last batch norm of every residual block to 0 (of all its branches), so that blocks begin as the
+ * identity: Goyal et al. 2017, "Accurate, Large Minibatch SGD", 5.1. Short trainings bear much larger learning rates. */
+void pd_classifier_zero_residuals(pd_classifier *c);
+
 /* Inference in a form (PD_FORM_EVAL: branch by branch as defined; PD_FORM_FUSED: folded first, the fast one;
  * PD_FORM_FOLDED for folded parameters). */
 typedef struct pd_classified {

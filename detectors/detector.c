@@ -318,6 +318,34 @@ pd_status pd_record_detector(pd_tape *t, pd_form form, const pd_detector_setting
     return PD_OK;
 }
 
+#define MEASURED_BOXES 64 /* room per image; matters little */
+
+pd_status pd_detector_training_bytes(size_t *out, pd_device *device, const pd_detector_settings *set, int n, int h,
+                                     int w, pd_err *err)
+{
+    pd_params *params = NULL;
+    pd_tape *t = NULL;
+    void *net;
+    size_t planned, floats = 0;
+    pd_status status = PD_OK;
+    PD_TRY(check_settings(set, err));
+    PD_TRY(pd_params_new(&params, err));
+    PD_TRY_DONE(pd_tape_new(&t, params, true, err));
+    const pd_detector_inputs in = record_inputs(t, n, h, w, MEASURED_BOXES);
+    PD_TRY_DONE(record_net(t, PD_FORM_FUSED, set, &in, &net, err));
+    freeze(params, set->frozen_stages);
+    PD_TRY_DONE(pd_plan_measure(&planned, t, device, PD_PLAN_TRAIN, err));
+    for (size_t i = 0; i < pd_params_count(params); i++) {
+        const pd_param *p = pd_params_at(params, i);
+        floats += p->count * (p->kind == PD_WEIGHT ? 3 : 1);
+    }
+    *out = planned + floats * sizeof(float);
+done:
+    pd_tape_free(t);
+    pd_params_free(params);
+    return status;
+}
+
 const char *pd_detector_name(pd_detector_type type)
 {
     return kinds[type]->name;

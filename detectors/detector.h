@@ -102,6 +102,11 @@ void pd_detector_changed(pd_detector *d);
 /* The network for detection in one image of h x w on a tape, for counting; what the settings freeze is frozen. */
 pd_status pd_record_detector(pd_tape *t, pd_form form, const pd_detector_settings *settings, int h, int w, pd_err *err);
 
+/* Bytes that training on batches of n images of h x w takes: activations and their gradients as planned for the device,
+ * and weights, gradients, momentum and statistics. Nothing of it is allocated. */
+pd_status pd_detector_training_bytes(size_t *out, pd_device *device, const pd_detector_settings *settings, int n, int h,
+                                     int w, pd_err *err);
+
 /* The plan and tape behind the last call, for profiles and counts. */
 pd_plan *pd_detector_plan(pd_detector *d);
 pd_tape *pd_detector_tape(pd_detector *d);

@@ -12,7 +12,7 @@
 static pd_status cpu_alloc(pd_device *device, void **out, size_t bytes, pd_err *err)
 {
     (void)device;
-    const size_t align = bytes >= 2 * LARGE_PAGE ? LARGE_PAGE : PD_ALIGN;
+    const size_t align = bytes >= LARGE_PAGE / 2 ? LARGE_PAGE : PD_ALIGN;
     void *p = aligned_alloc(align, (bytes / align + 1) * align);
     if (!p) return PD_FAIL(err, PD_ENOMEM, "out of memory: %zu MiB asked for", bytes >> 20);
 #ifdef MADV_HUGEPAGE

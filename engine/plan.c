@@ -39,8 +39,8 @@ struct pd_plan {
     pd_arena *arena;
     pd_node **nodes;
     int count;
-    node_plan *node;   /* (count) */
-    value_plan *value; /* (values of the tape) */
+    node_plan *node;               /* (count) */
+    value_plan *value;             /* (values of the tape) */
     pd_workspace *workspace, *own; /* own: the same, where the plan made it */
     void *placed;                  /* the workspace's memory that addresses were given for */
     void *constants;
@@ -183,7 +183,8 @@ static void share_memory(pd_plan *plan)
         pd_node *n = plan->nodes[i];
         for (int k = 0; k < n->n_in; k++) {
             pd_value *v = n->in[k];
-            if (!n->backward || !has_bit(n->op->grad_over_in, k) || n->grad_mode[k] != PD_GRAD_SET || !v->node) continue;
+            if (!n->backward || !has_bit(n->op->grad_over_in, k) || n->grad_mode[k] != PD_GRAD_SET || !v->node)
+                continue;
             value_plan *vp = &plan->value[v->id];
             const pd_node *maker = v->node;
             if (vp->users == 1 && !v->keep && !v->constant && !has_bit(maker->op->bwd_reads_out, v->slot))
@@ -193,7 +194,8 @@ static void share_memory(pd_plan *plan)
     for (int i = 0; i < plan->count; i++) {
         pd_node *n = plan->nodes[i];
         pd_value *v = n->op->out_over_in ? n->in[n->op->out_over_in - 1] : NULL;
-        if (!v || !v->node || v->keep || v->constant || n->constant || value_bytes(v) != value_bytes(n->out[0])) continue;
+        if (!v || !v->node || v->keep || v->constant || n->constant || value_bytes(v) != value_bytes(n->out[0]))
+            continue;
         int slots = 0; /* the same value as another input of this node too? */
         for (int k = 0; k < n->n_in; k++) slots += n->in[k] == v;
         if (slots == 1 && home(&plan->value[v->id].data)->end == i)
@@ -321,7 +323,8 @@ size_t pd_workspace_bytes(const pd_workspace *w)
     return w->bytes;
 }
 
-static pd_status build(pd_plan *plan, pd_err *err)
+/* Where every buffer is to lie: everything that needs no memory yet. */
+static pd_status lay_out(pd_plan *plan, pd_err *err)
 {
     PD_TRY(pd_tape_status(plan->tape, err));
     plan->count = pd_tape_node_count(plan->tape);
@@ -329,18 +332,24 @@ static pd_status build(pd_plan *plan, pd_err *err)
     PD_TRY(PD_ALLOC(&plan->node, plan->arena, (size_t)plan->count, err));
     PD_TRY(PD_ALLOC(&plan->value, plan->arena, (size_t)pd_tape_value_count(plan->tape), err));
     for (pd_node *n = pd_tape_nodes(plan->tape); n; n = n->next) plan->nodes[n->id] = n;
+    find_constants(plan);
+    find_gradients(plan);
+    PD_TRY(plan_kernels(plan, err));
+    find_lifetimes(plan);
+    share_memory(plan);
+    return place(plan, err);
+}
+
+static pd_status build(pd_plan *plan, pd_err *err)
+{
+    PD_TRY(pd_tape_status(plan->tape, err));
     for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next) {
         if (v->param && !v->param->data)
             return PD_FAIL(err, PD_EINVAL, "%s: parameters must be allocated before planning", v->name);
         if (v->param && v->param->trainable && plan->mode == PD_PLAN_TRAIN && !v->param->grad)
             return PD_FAIL(err, PD_EINVAL, "%s: parameters were allocated without gradients", v->name);
     }
-    find_constants(plan);
-    find_gradients(plan);
-    PD_TRY(plan_kernels(plan, err));
-    find_lifetimes(plan);
-    share_memory(plan);
-    PD_TRY(place(plan, err));
+    PD_TRY(lay_out(plan, err));
     PD_TRY(grow(plan->workspace, plan->bytes, err));
     if (plan->constant_bytes) PD_TRY(plan->device->alloc(plan->device, &plan->constants, plan->constant_bytes, err));
     assign_addresses(plan);
@@ -348,8 +357,7 @@ static pd_status build(pd_plan *plan, pd_err *err)
     return PD_OK;
 }
 
-pd_status pd_plan_new(pd_plan **out, pd_tape *tape, pd_device *device, pd_plan_mode mode, pd_workspace *workspace,
-                      pd_err *err)
+static pd_status new_plan(pd_plan **out, pd_tape *tape, pd_device *device, pd_plan_mode mode, pd_err *err)
 {
     pd_plan *plan = calloc(1, sizeof *plan);
     if (plan) plan->arena = pd_arena_new();
@@ -360,6 +368,15 @@ pd_status pd_plan_new(pd_plan **out, pd_tape *tape, pd_device *device, pd_plan_m
     plan->tape = tape;
     plan->device = device;
     plan->mode = mode;
+    *out = plan;
+    return PD_OK;
+}
+
+pd_status pd_plan_new(pd_plan **out, pd_tape *tape, pd_device *device, pd_plan_mode mode, pd_workspace *workspace,
+                      pd_err *err)
+{
+    pd_plan *plan;
+    PD_TRY(new_plan(&plan, tape, device, mode, err));
     plan->workspace = workspace;
     pd_status status = PD_OK;
     if (!workspace) {
@@ -373,6 +390,16 @@ pd_status pd_plan_new(pd_plan **out, pd_tape *tape, pd_device *device, pd_plan_m
     }
     *out = plan;
     return PD_OK;
+}
+
+pd_status pd_plan_measure(size_t *bytes, pd_tape *tape, pd_device *device, pd_plan_mode mode, pd_err *err)
+{
+    pd_plan *plan;
+    PD_TRY(new_plan(&plan, tape, device, mode, err));
+    const pd_status status = lay_out(plan, err);
+    if (status == PD_OK) *bytes = pd_plan_bytes(plan);
+    pd_plan_free(plan);
+    return status;
 }
 
 void pd_plan_free(pd_plan *plan)

@@ -33,6 +33,9 @@ pd_status pd_plan_new(pd_plan **out, pd_tape *tape, pd_device *device, pd_plan_m
                       pd_err *err);
 void pd_plan_free(pd_plan *plan); /* NULL allowed */
 
+/* What pd_plan_bytes would say of such a plan; nothing of it is allocated, and the parameters need not be. */
+pd_status pd_plan_measure(size_t *bytes, pd_tape *tape, pd_device *device, pd_plan_mode mode, pd_err *err);
+
 /* Gives an input its data for the following runs (device memory, input's shape and dtype; borrowed). */
 void pd_plan_bind(pd_value *input, void *data);
 

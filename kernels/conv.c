@@ -99,7 +99,7 @@ static pd_status conv_fwd(pd_node *node, const pd_run *run, pd_err *err)
         return pd_direct_fwd(&s->by_library, node->in[X]->data, w, run->constants, bias, y, node->scratch, err);
     }
     const pd_wino_after after = {bias, residual, a->relu};
-    if (!s->taps.first) {
+    if (!s->taps.single) {
         pd_wino_fwd(s->device->pool, &s->fast, node->in[X]->data, &w, &y, &after, node->scratch);
         return PD_OK;
     }

@@ -1,31 +1,23 @@
 #include "kernels/mix_conv.h"
+#include "kernels/conv_panel.h"
 #include "kernels/onednn.h"
 #include "kernels/simd.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { X, GATE, KERNELS, BIAS, RESIDUAL };
 
-#define MAX_MIX 4
-#define CHUNK 16 /* weights that share a scale */
-
-/* A constant kernel besides the first: its non-zero chunks, in order. */
-typedef struct stream {
-    size_t count;
-    uint32_t *chunk; /* (count) position in the packed kernel, in chunks */
-    float *scale;    /* (count) */
-    int16_t *value;  /* (count, CHUNK) */
-} stream;
-
 typedef struct mix_state {
     pd_device *device;
     pd_conv_shape shape; /* of one image */
+    /* constant kernels: mixed panel by panel inside the convolution */
+    bool by_panels, fast; /* fast: winograd.h */
+    pd_panel_taps taps;
+    pd_wino_shape wino;
+    /* kernels that change, or channels that do not fit: mixed whole, then the library's convolution */
     pd_prim fwd, bwd_data, bwd_weights, pack, pack_data, unpack;
     size_t packed, packed_data, packed_grad; /* bytes */
-    float *first;                            /* constant kernel 0, packed; NULL where kernels change */
-    stream more[MAX_MIX];
 } mix_state;
 
 static size_t align_up(size_t n)
@@ -38,24 +30,13 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-static void free_streams(mix_state *s)
-{
-    for (int i = 0; i < MAX_MIX; i++) {
-        free(s->more[i].chunk);
-        free(s->more[i].scale);
-        free(s->more[i].value);
-        s->more[i] = (stream){0, NULL, NULL, NULL};
-    }
-}
-
 static void mix_release(pd_node *node)
 {
     mix_state *s = node->state;
     if (!s) return;
     pd_prim *const all[] = {&s->fwd, &s->bwd_data, &s->bwd_weights, &s->pack, &s->pack_data, &s->unpack};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) pd_prim_free(all[i]);
-    if (s->first) s->device->release(s->device, s->first);
-    free_streams(s);
+    pd_panel_taps_free(&s->taps);
     free(s);
     node->state = NULL;
 }
@@ -76,6 +57,17 @@ static size_t kernel_count(const pd_node *node)
     return pd_shape_size(node->in[KERNELS]->shape) / mix_count(node);
 }
 
+static pd_status plan_panels(pd_node *node, mix_state *s, pd_err *err)
+{
+    const int threads = pd_pool_threads(s->device->pool);
+    s->by_panels = true;
+    s->fast = pd_wino_add(&s->wino, &s->shape) && pd_wino_pays(&s->wino);
+    node->scratch_fwd = align_up(outputs(node) * sizeof(float)) + (s->fast ? pd_wino_fwd_scratch(&s->wino, threads)
+                                                                           : pd_panel_conv_scratch(&s->shape, threads));
+    return pd_panel_taps_init(&s->taps, s->device, (int)mix_count(node), s->shape.k, s->shape.c,
+                              s->shape.kh * s->shape.kw, err);
+}
+
 static pd_status mix_plan(pd_node *node, pd_device *device, pd_err *err)
 {
     const pd_conv_args *a = node->args;
@@ -87,13 +79,13 @@ static pd_status mix_plan(pd_node *node, pd_device *device, pd_err *err)
     s->shape = (pd_conv_shape){.n = 1, .h = x[1], .w = x[2], .c = x[3], .k = y[3], .kh = w[1], .kw = w[2],
                                .stride = a->stride, .pad_h = a->pad_h, .pad_w = a->pad_w, .groups = 1, .oh = y[1],
                                .ow = y[2]};
+    if (node->in[KERNELS]->constant && !node->backward && pd_panel_conv_fits(&s->shape)) return plan_panels(node, s, err);
     PD_TRY(pd_prim_conv_fwd(&s->fwd, device, &s->shape, true, node->in[RESIDUAL] != NULL, a->relu, node->backward, err));
     PD_TRY(pd_prim_reorder_weights(&s->pack, &s->packed, device, &s->shape, &s->fwd, true, err));
     const size_t plain = align_up(kernel_count(node) * sizeof(float)), bias = align_up(outputs(node) * sizeof(float));
-    const size_t packed = align_up(s->packed);
-    /* a mixed bias, the mixed kernel packed, and (where kernels change, or while packing) the mixed kernel plain */
-    node->scratch_fwd = bias + packed + larger(plain, packed) + larger(align_up(s->pack.scratch_bytes), align_up(s->fwd.scratch_bytes));
-    if (node->in[KERNELS]->constant) PD_TRY(device->alloc(device, (void **)&s->first, s->packed, err));
+    /* a mixed bias, the mixed kernel packed and plain */
+    node->scratch_fwd = bias + align_up(s->packed) + plain +
+                        larger(align_up(s->pack.scratch_bytes), align_up(s->fwd.scratch_bytes));
     if (!node->backward) return PD_OK;
     const size_t image = align_up(pd_shape_size(node->in[X]->shape) / (size_t)(x[0] ? x[0] : 1) * sizeof(float));
     PD_TRY(pd_prim_conv_bwd_data(&s->bwd_data, device, &s->shape, err));
@@ -106,107 +98,15 @@ static pd_status mix_plan(pd_node *node, pd_device *device, pd_err *err)
     return PD_OK;
 }
 
-/* ---- constant kernels ------------------------------------------------------------------------------------------------- */
-
-static bool chunk_is_zero(const float *w, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        if (w[i] != 0) return false;
-    return true;
-}
-
-/* Packs one kernel into a stream of its non-zero chunks. */
-static pd_status make_stream(stream *st, const float *packed, size_t count, pd_err *err)
-{
-    const size_t chunks = (count + CHUNK - 1) / CHUNK;
-    size_t used = 0;
-    for (size_t i = 0; i < chunks; i++)
-        used += !chunk_is_zero(packed + i * CHUNK, count - i * CHUNK < CHUNK ? count - i * CHUNK : CHUNK);
-    st->chunk = malloc((used + 1) * sizeof *st->chunk);
-    st->scale = malloc((used + 1) * sizeof *st->scale);
-    st->value = aligned_alloc(PD_ALIGN, align_up((used + 1) * CHUNK * sizeof *st->value));
-    if (!st->chunk || !st->scale || !st->value) return PD_FAIL(err, PD_ENOMEM, "out of memory for a mixed kernel");
-    for (size_t i = 0; i < chunks; i++) {
-        const size_t n = count - i * CHUNK < CHUNK ? count - i * CHUNK : CHUNK;
-        const float *w = packed + i * CHUNK;
-        if (chunk_is_zero(w, n)) continue;
-        float top = 0;
-        for (size_t k = 0; k < n; k++) top = fabsf(w[k]) > top ? fabsf(w[k]) : top;
-        st->chunk[st->count] = (uint32_t)i;
-        st->scale[st->count] = top / 32767;
-        for (size_t k = 0; k < CHUNK; k++)
-            st->value[st->count * CHUNK + k] = k < n ? (int16_t)lrintf(w[k] / top * 32767) : 0;
-        st->count++;
-    }
-    return PD_OK;
-}
-
-static pd_status pack_constants(pd_node *node, mix_state *s, char *scratch, pd_err *err)
-{
-    const size_t count = kernel_count(node);
-    const float *kernels = node->in[KERNELS]->data;
-    float *packed = (float *)(void *)scratch;
-    scratch += align_up(s->packed);
-    free_streams(s);
-    PD_TRY(pd_prim_run(&s->pack, s->device, (void *[]){(void *)(uintptr_t)kernels, s->first}, scratch, err));
-    for (size_t i = 1; i < mix_count(node); i++) {
-        const float *k = kernels + i * count;
-        PD_TRY(pd_prim_run(&s->pack, s->device, (void *[]){(void *)(uintptr_t)k, packed}, scratch, err));
-        PD_TRY(make_stream(&s->more[i], packed, s->packed / sizeof(float), err));
-    }
-    return PD_OK;
-}
+/* ---- forward ----------------------------------------------------------------------------------------------------- */
 
 typedef struct mixing {
-    const mix_state *state;
-    const float *kernels; /* plain, where they change */
+    const float *kernels;
     size_t count;
     int mix;
     const float *a;
     float *to;
 } mixing;
-
-#define BLOCK 256 /* chunks mixed at a time: 16 kB, they stay in the first-level cache */
-
-/* First entry of a stream at or behind this chunk. */
-static size_t find_chunk(const stream *st, size_t chunk)
-{
-    size_t low = 0, high = st->count;
-    while (low < high) {
-        const size_t mid = low + (high - low) / 2;
-        if (st->chunk[mid] < chunk)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low;
-}
-
-PD_CLONES static void mix_packed(void *arg, size_t begin, size_t end, int thread)
-{
-    (void)thread;
-    const mixing *m = arg;
-    size_t at[MAX_MIX] = {0};
-    for (int i = 1; i < m->mix; i++) at[i] = find_chunk(&m->state->more[i], begin);
-    for (size_t c0 = begin; c0 < end; c0 += BLOCK) {
-        const size_t c1 = c0 + BLOCK < end ? c0 + BLOCK : end;
-        const size_t last = c1 * CHUNK < m->count ? c1 * CHUNK : m->count;
-        const float *restrict first = m->state->first;
-        float *restrict to = m->to;
-        for (size_t i = c0 * CHUNK; i < last; i++) to[i] = m->a[0] * first[i];
-        for (int i = 1; i < m->mix; i++) {
-            const stream *st = &m->state->more[i];
-            size_t k = at[i];
-            for (; k < st->count && st->chunk[k] < c1; k++) {
-                const float scale = m->a[i] * st->scale[k];
-                const int16_t *restrict v = st->value + k * CHUNK;
-                float *restrict w = to + (size_t)st->chunk[k] * CHUNK;
-                for (size_t j = 0; j < CHUNK; j++) w[j] += scale * (float)v[j];
-            }
-            at[i] = k;
-        }
-    }
-}
 
 PD_CLONES static void mix_plain(void *arg, size_t begin, size_t end, int thread)
 {
@@ -229,36 +129,42 @@ static void mix_bias(const pd_node *node, const float *a, float *to)
         for (size_t j = 0; j < k; j++) to[j] += a[i] * c[i * k + j];
 }
 
+/* One image; y holds the residual, if there is one. */
+static pd_status library_fwd(const pd_node *node, mix_state *s, const float *x, const float *mix, float *bias, float *y,
+                             char *scratch, pd_err *err)
+{
+    const size_t count = kernel_count(node);
+    float *packed = (float *)(void *)scratch;
+    scratch += align_up(s->packed);
+    float *plain = (float *)(void *)scratch;
+    scratch += align_up(count * sizeof *plain);
+    mixing m = {node->in[KERNELS]->data, count, (int)mix_count(node), mix, plain};
+    pd_parallel(s->device->pool, count, mix_plain, &m);
+    PD_TRY(pd_prim_run(&s->pack, s->device, (void *[]){plain, packed}, scratch, err));
+    return pd_prim_run(&s->fwd, s->device, (void *[]){(void *)(uintptr_t)x, packed, y, bias}, scratch, err);
+}
+
 static pd_status mix_fwd(pd_node *node, const pd_run *run, pd_err *err)
 {
     mix_state *s = node->state;
     const size_t n = (size_t)node->in[X]->shape.dim[0], g = mix_count(node);
-    char *scratch = node->scratch;
-    float *bias = (float *)(void *)scratch;
-    scratch += align_up((size_t)s->shape.k * sizeof *bias);
-    float *packed = (float *)(void *)scratch;
-    scratch += align_up(s->packed);
-    const size_t count = kernel_count(node);
-    if (s->first && run->constants) PD_TRY(pack_constants(node, s, scratch, err));
     const size_t in = n ? pd_shape_size(node->in[X]->shape) / n : 0, out = n ? pd_shape_size(node->out[0]->shape) / n : 0;
-    float *y = node->out[0]->data;
-    if (node->in[RESIDUAL] && node->in[RESIDUAL]->data != y) memcpy(y, node->in[RESIDUAL]->data, n * out * sizeof *y);
+    const float *residual = node->in[RESIDUAL] ? node->in[RESIDUAL]->data : NULL;
+    float *bias = node->scratch, *y = node->out[0]->data;
+    char *scratch = (char *)node->scratch + align_up(outputs(node) * sizeof *bias);
+    if (s->by_panels && run->constants) PD_TRY(pd_panel_taps_set(&s->taps, node->in[KERNELS]->data, err));
+    if (!s->by_panels && residual && residual != y) memcpy(y, residual, n * out * sizeof *y);
     for (size_t i = 0; i < n; i++) {
-        const float *a = (const float *)node->in[GATE]->data + i * g;
-        mix_bias(node, a, bias);
-        char *library = scratch;
-        if (s->first) {
-            mixing m = {.state = s, .count = s->packed / sizeof(float), .mix = (int)g, .a = a, .to = packed};
-            pd_parallel(run->device->pool, (m.count + CHUNK - 1) / CHUNK, mix_packed, &m);
-        } else {
-            float *plain = (float *)(void *)scratch;
-            library += align_up(count * sizeof *plain);
-            mixing m = {.kernels = node->in[KERNELS]->data, .count = count, .mix = (int)g, .a = a, .to = plain};
-            pd_parallel(run->device->pool, count, mix_plain, &m);
-            PD_TRY(pd_prim_run(&s->pack, s->device, (void *[]){plain, packed}, library, err));
-        }
-        PD_TRY(pd_prim_run(&s->fwd, s->device,
-                           (void *[]){(float *)node->in[X]->data + i * in, packed, y + i * out, bias}, library, err));
+        const float *x = (const float *)node->in[X]->data + i * in, *mix = (const float *)node->in[GATE]->data + i * g;
+        const pd_wino_after after = {bias, residual ? residual + i * out : NULL,
+                                     ((const pd_conv_args *)node->args)->relu};
+        mix_bias(node, mix, bias);
+        if (!s->by_panels)
+            PD_TRY(library_fwd(node, s, x, mix, bias, y + i * out, scratch, err));
+        else if (s->fast)
+            pd_wino_fwd_taps(s->device->pool, &s->wino, x, &s->taps, mix, y + i * out, &after, scratch);
+        else
+            pd_panel_conv(s->device->pool, &s->shape, x, &s->taps, mix, y + i * out, &after, scratch);
     }
     return PD_OK;
 }
@@ -370,7 +276,7 @@ pd_value *pd_mix_conv(pd_tape *t, const char *name, pd_value *x, pd_value *gate,
     const int *xd = x->shape.dim, *wd = kernels->shape.dim;
     char xs[64], ws[64];
     const int g = gate->shape.rank == 2 ? gate->shape.dim[1] : 0;
-    if (x->shape.rank != 4 || kernels->shape.rank != 4 || g < 1 || g > MAX_MIX || args.groups != 1 || xd[3] != wd[3] ||
+    if (x->shape.rank != 4 || kernels->shape.rank != 4 || g < 1 || g > PD_MIX_MAX || args.groups != 1 || xd[3] != wd[3] ||
         gate->shape.dim[0] != xd[0] || wd[0] % g || pd_shape_size(bias->shape) != (size_t)wd[0] ||
         xd[1] + 2 * args.pad_h < wd[1] || xd[2] + 2 * args.pad_w < wd[2]) {
         pd_tape_fail(t, PD_EINVAL, "%s: kernels %s to mix do not fit an input %s", name,

@@ -8,10 +8,8 @@
  *   residual (n, oh, ow, k) or NULL
  *   returns  (n, oh, ow, k)
  *
- * Right for every batch size. With constant kernels (inference) they are packed once: K_0 as it is, the others with
- * 16-bit mantissas and one scale per 16 weights (relative error of a weight below 2^-15 of its group's largest: far below
- * float32's own error of the convolution sum's inputs, and half the memory traffic, which is what mixing costs), groups
- * that are all zero left out (a folded 3x1 + 1x3 has 4 empty taps of 9, a 64-group kernel 63 of 64 blocks). */
+ * Right for every batch size. Constant kernels (inference) are kept compressed and mixed panel by panel inside the
+ * convolution (kernels/panel_taps.h, winograd.h, conv_panel.h); kernels that change are mixed whole. */
 #ifndef PD_MIX_CONV_H
 #define PD_MIX_CONV_H
 

@@ -18,27 +18,31 @@ static size_t channel_floats(const pd_panel_taps *t)
     return (size_t)t->taps * PD_PANEL;
 }
 
-static void free_part(pd_part *p)
+static void free_part(pd_device *device, pd_part *p)
 {
     free(p->present);
     free(p->start);
-    free(p->scale);
-    free(p->value);
+    if (p->scale) device->release(device, p->scale);
+    if (p->value) device->release(device, p->value);
     *p = (pd_part){0};
 }
 
 void pd_panel_taps_free(pd_panel_taps *t)
 {
-    for (int i = 0; i < PD_MIX_MAX - 1; i++) free_part(&t->more[i]);
-    if (t->first) t->device->release(t->device, t->first);
+    for (int i = 0; i < PD_MIX_MAX; i++) free_part(t->device, &t->part[i]);
+    if (t->single) t->device->release(t->device, t->single);
     *t = (pd_panel_taps){0};
+}
+
+static size_t turned_bytes(const pd_panel_taps *t)
+{
+    return pd_panels(t->k) * (size_t)t->c * channel_floats(t) * sizeof(float);
 }
 
 pd_status pd_panel_taps_init(pd_panel_taps *t, pd_device *device, int g, int k, int c, int taps, pd_err *err)
 {
     *t = (pd_panel_taps){.device = device, .g = g, .k = k, .c = c, .taps = taps};
-    const size_t bytes = pd_panels(k) * (size_t)c * channel_floats(t) * sizeof(float);
-    return device->alloc(device, (void **)&t->first, bytes, err);
+    return g == 1 ? device->alloc(device, (void **)&t->single, turned_bytes(t), err) : PD_OK;
 }
 
 /* One kernel (k, taps, c) into the order of panels. */
@@ -78,11 +82,10 @@ static pd_status make_part(pd_part *p, const pd_panel_taps *t, const float *turn
     size_t used = 0, n = 0;
     for (size_t i = 0; i < rows; i++) used += !all_zero(turned + i * PD_PANEL);
     p->present = calloc(panels * c, sizeof *p->present);
-    p->start = calloc(panels * chunks_of(t), sizeof *p->start);
-    p->scale = malloc((used + 1) * 2 * sizeof *p->scale);
-    p->value = aligned_alloc(PD_ALIGN, (used + 1) * PD_PANEL * sizeof *p->value);
-    if (!p->present || !p->start || !p->scale || !p->value)
-        return PD_FAIL(err, PD_ENOMEM, "out of memory for kernels to mix");
+    p->start = calloc(panels * chunks_of(t) + 1, sizeof *p->start);
+    if (!p->present || !p->start) return PD_FAIL(err, PD_ENOMEM, "out of memory for kernels to mix");
+    PD_TRY(t->device->alloc(t->device, (void **)&p->scale, (used + 1) * 2 * sizeof *p->scale, err));
+    PD_TRY(t->device->alloc(t->device, (void **)&p->value, (used + 1) * PD_PANEL * sizeof *p->value, err));
     for (size_t i = 0; i < rows; i++) {
         const size_t channel = i / taps % c, panel = i / taps / c;
         const float *from = turned + i * PD_PANEL;
@@ -99,39 +102,38 @@ static pd_status make_part(pd_part *p, const pd_panel_taps *t, const float *turn
         }
         n++;
     }
+    p->start[panels * chunks_of(t)] = (uint32_t)n;
     return PD_OK;
 }
 
 pd_status pd_panel_taps_set(pd_panel_taps *t, const float *w, pd_err *err)
 {
     const size_t count = (size_t)t->k * (size_t)t->taps * (size_t)t->c;
-    turning a = {t, w, t->first};
+    turning a = {t, w, t->single};
     pd_status status = PD_OK;
-    pd_parallel(t->device->pool, pd_panels(t->k), turn_panels, &a);
-    if (t->g == 1) return PD_OK;
-    PD_TRY(t->device->alloc(t->device, (void **)&a.to,
-                            pd_panels(t->k) * (size_t)t->c * channel_floats(t) * sizeof(float), err));
-    for (int i = 1; i < t->g && status == PD_OK; i++) {
+    if (t->g > 1) PD_TRY(t->device->alloc(t->device, (void **)&a.to, turned_bytes(t), err));
+    for (int i = 0; i < t->g && status == PD_OK; i++) {
         a.w = w + (size_t)i * count;
         pd_parallel(t->device->pool, pd_panels(t->k), turn_panels, &a);
-        free_part(&t->more[i - 1]);
-        status = make_part(&t->more[i - 1], t, a.to, err);
+        if (t->g == 1) break;
+        free_part(t->device, &t->part[i]);
+        status = make_part(&t->part[i], t, a.to, err);
     }
-    t->device->release(t->device, a.to);
+    if (t->g > 1) t->device->release(t->device, a.to);
     return status;
 }
 
-/* Adds a * part to the taps of one channel; returns how many rows of values were used. */
+/* Adds (or sets) a * part to the taps of one channel; returns how many rows of values were used. */
 PD_INLINE size_t add_part(float *restrict to, const float *restrict scale, const int16_t *restrict value,
-                          unsigned present, float a)
+                          unsigned present, float a, const bool set)
 {
     size_t n = 0;
     for (; present; present &= present - 1, n++) {
         float *restrict v = to + (size_t)__builtin_ctz(present) * PD_PANEL;
         const float low = a * scale[2 * n], high = a * scale[2 * n + 1];
         const int16_t *restrict from = value + n * PD_PANEL;
-        for (int o = 0; o < HALF; o++) v[o] += low * (float)from[o];
-        for (int o = HALF; o < PD_PANEL; o++) v[o] += high * (float)from[o];
+        for (int o = 0; o < HALF; o++) v[o] = low * (float)from[o] + (set ? 0.f : v[o]);
+        for (int o = HALF; o < PD_PANEL; o++) v[o] = high * (float)from[o] + (set ? 0.f : v[o]);
     }
     return n;
 }
@@ -140,23 +142,51 @@ PD_CLONES static void mix_channels(const pd_panel_taps *t, const float *mix, siz
                                    float *room)
 {
     const size_t width = channel_floats(t), c = (size_t)t->c;
-    const float *from = t->first + (panel * c + first) * width, a = mix[0];
-    size_t at[PD_MIX_MAX - 1];
-    for (int i = 0; i + 1 < t->g; i++) at[i] = t->more[i].start[panel * chunks_of(t) + first / PD_TAPS_CHUNK];
-    for (size_t k = 0; k < count; k++, room += width, from += width) {
-        for (size_t i = 0; i < width; i++) room[i] = a * from[i];
-        for (int i = 0; i + 1 < t->g; i++) {
-            const pd_part *p = &t->more[i];
-            at[i] += add_part(room, p->scale + 2 * at[i], p->value + at[i] * PD_PANEL,
-                              p->present[panel * c + first + k], mix[i + 1]);
+    const unsigned all = (1u << t->taps) - 1;
+    size_t at[PD_MIX_MAX];
+    for (int i = 0; i < t->g; i++) at[i] = t->part[i].start[panel * chunks_of(t) + first / PD_TAPS_CHUNK];
+    for (size_t k = 0; k < count; k++, room += width)
+        for (int i = 0; i < t->g; i++) {
+            const pd_part *p = &t->part[i];
+            const float *scale = p->scale + 2 * at[i];
+            const int16_t *value = p->value + at[i] * PD_PANEL;
+            const unsigned present = p->present[panel * c + first + k];
+            if (i == 0 && present != all) memset(room, 0, width * sizeof *room);
+            if (i == 0)
+                at[i] += add_part(room, scale, value, present, mix[i], true);
+            else
+                at[i] += add_part(room, scale, value, present, mix[i], false);
         }
-    }
 }
 
 const float *pd_panel_taps_get(const pd_panel_taps *t, const float *mix, size_t panel, int first, int count,
                                float *room)
 {
-    if (!mix) return t->first + (panel * (size_t)t->c + (size_t)first) * channel_floats(t);
+    if (t->single) return t->single + (panel * (size_t)t->c + (size_t)first) * channel_floats(t);
     mix_channels(t, mix, panel, (size_t)first, (size_t)count, room);
     return room;
+}
+
+/* Share `step` of `steps` of the cache lines of a range of bytes. */
+static void fetch_bytes(const void *from, size_t bytes, size_t step, size_t steps)
+{
+    const char *p = from;
+    const size_t lines = (bytes + 63) / 64, end = lines * (step + 1) / steps;
+    for (size_t i = lines * step / steps; i < end; i++) __builtin_prefetch(p + 64 * i, 0, 2);
+}
+
+void pd_panel_taps_fetch(const pd_panel_taps *t, size_t panel, int first, int count, size_t step, size_t steps)
+{
+    const size_t chunk = panel * chunks_of(t) + (size_t)first / PD_TAPS_CHUNK;
+    if (t->single) {
+        fetch_bytes(t->single + (panel * (size_t)t->c + (size_t)first) * channel_floats(t),
+                    (size_t)count * channel_floats(t) * sizeof(float), step, steps);
+        return;
+    }
+    for (int i = 0; i < t->g; i++) {
+        const pd_part *p = &t->part[i];
+        const size_t begin = p->start[chunk], n = p->start[chunk + 1] - begin;
+        fetch_bytes(p->value + begin * PD_PANEL, n * PD_PANEL * sizeof *p->value, step, steps);
+        fetch_bytes(p->scale + 2 * begin, n * 2 * sizeof *p->scale, step, steps);
+    }
 }

@@ -4,10 +4,11 @@
  *   w     (g * k, r, s, c): g kernels one behind the other, g <= PD_MIX_MAX
  *   taps  (panels, c, r * s, PD_PANEL): taps[..][o] of panel p is output channel p * PD_PANEL + o; 0 behind the last
  *
- * Kernel 0 is kept in float32. The others, which a mixture only adds to it, are kept as 16-bit numbers with a scale for
- * every 16 of them, and where 32 of them are all zero (a folded 3x1 + 1x3 has 4 empty taps of 9, a folded kernel of 64
- * groups 63 empty ones of 64) nothing is kept: mixing costs memory traffic, and this is less than half of it. Such a
- * weight is off by at most 2^-16 of the largest of its 16. Read-only while it is used: any number of threads. */
+ * A single kernel is kept in float32. Kernels to mix are kept as 16-bit numbers with a scale for every 16 of them, because
+ * mixing costs memory traffic: a weight is off by at most 2^-16 of the largest of its 16 (the folded PD-B networks stay
+ * within 1e-4 of the reference, tests/test_paradise.c). Where 32 of them are all zero nothing is kept: a folded 3x1 + 1x3
+ * has 4 empty taps of 9, of a folded kernel of 64 groups most is empty. Read-only while it is used: any number of
+ * threads. */
 #ifndef PD_PANEL_TAPS_H
 #define PD_PANEL_TAPS_H
 
@@ -20,7 +21,7 @@
 #define PD_TAPS_CHUNK 64 /* channels that are taken at a time */
 #define PD_MIX_MAX 4
 
-/* A kernel besides the first: its parts that are not zero, in the order of taps. */
+/* One of several kernels: its parts that are not zero, in the order of taps. */
 typedef struct pd_part {
     uint16_t *present; /* (panels, c): bit t: tap t is there */
     uint32_t *start;   /* (panels, chunks of c): index of the chunk's first part */
@@ -31,8 +32,8 @@ typedef struct pd_part {
 typedef struct pd_panel_taps {
     pd_device *device;
     int g, k, c, taps;
-    float *first;
-    pd_part more[PD_MIX_MAX - 1];
+    float *single;            /* g = 1 */
+    pd_part part[PD_MIX_MAX]; /* g > 1 */
 } pd_panel_taps;
 
 /* taps <= 16. */
@@ -42,10 +43,13 @@ void pd_panel_taps_free(pd_panel_taps *t); /* zeroed: nothing happens */
 /* Takes over new kernels. */
 pd_status pd_panel_taps_set(pd_panel_taps *t, const float *w, pd_err *err);
 
-/* (count, taps, PD_PANEL) of channels first .. first + count - 1, `first` a multiple of PD_TAPS_CHUNK: kernel 0 itself,
- * or with mix (g) the sum of mix[i] * kernel i, written into room (PD_TAPS_CHUNK * taps * PD_PANEL floats). */
+/* (count, taps, PD_PANEL) of channels first .. first + count - 1, `first` a multiple of PD_TAPS_CHUNK: the single kernel, or
+ * the sum of mix[i] * kernel i, written into room (PD_TAPS_CHUNK * taps * PD_PANEL floats). */
 const float *pd_panel_taps_get(const pd_panel_taps *t, const float *mix, size_t panel, int first, int count,
                                float *room);
+
+/* Asks for share `step` of `steps` of what the call above will read, so that it comes while something else is computed. */
+void pd_panel_taps_fetch(const pd_panel_taps *t, size_t panel, int first, int count, size_t step, size_t steps);
 
 static inline size_t pd_panels(int k)
 {

@@ -49,7 +49,7 @@ static int find_panel(const work *a, size_t panel, int *first, int *lanes)
 
 static wino_form chunk_form(const work *a, int result, const wino_chunk *k)
 {
-    return wino_form_of(a->t.s, a->flip ? k->source : result);
+    return pd_wino_form_of(a->t.s, a->flip ? k->source : result);
 }
 
 /* U of one chunk for one panel. room: for mixed taps. */
@@ -57,7 +57,7 @@ static void make_kernels(const work *a, size_t panel, const wino_chunk *k, float
 {
     int first, lanes;
     const int j = find_panel(a, panel, &first, &lanes), conv = a->flip ? k->source : j;
-    const wino_form form = wino_form_of(a->t.s, conv);
+    const wino_form form = pd_wino_form_of(a->t.s, conv);
     const size_t depth = (size_t)k->count, plane = wino_plane(depth, PANEL);
     if (a->taps) {
         a->t.isa->turned(pd_panel_taps_get(a->taps, a->mix, panel, k->first, k->count, room), form, depth, u, plane);
@@ -73,15 +73,22 @@ static void make_kernels(const work *a, size_t panel, const wino_chunk *k, float
                          plane);
 }
 
+/* The chunk of a panel that comes next: its constant kernels are asked for during the products of this one. */
+typedef struct upcoming {
+    const wino_chunk *chunk; /* NULL: nothing to ask for */
+    size_t panel;
+} upcoming;
+
 /* Adds one chunk's products to m; started: places that have some already. */
 static void multiply_chunk(const work *a, int j, const wino_chunk *k, size_t rows, const float *v, const float *u,
-                           float *m, bool *started)
+                           float *m, bool *started, upcoming next)
 {
     const size_t depth = (size_t)k->count, vplane = wino_plane(a->t.block, depth), uplane = wino_plane(depth, PANEL);
     const size_t plane = wino_plane(a->t.block, PANEL);
     const wino_form form = chunk_form(a, j, k);
     for (size_t p = 0; p < PLACES; p++) {
-        if (wino_place_is_zero(form, (int)p)) continue;
+        if (next.chunk) pd_panel_taps_fetch(a->taps, next.panel, next.chunk->first, next.chunk->count, p, PLACES);
+        if (pd_wino_place_is_zero(form, (int)p)) continue;
         for (size_t r = 0; r < rows; r += ROWS)
             a->t.isa->by_rows(v + p * vplane + r * depth, depth, u + p * uplane, PANEL, depth,
                               (int)wino_least(rows - r, ROWS), m + p * plane + r * PANEL, started[p]);
@@ -94,9 +101,9 @@ static void put_block(const work *a, size_t block, int j, int first, int lanes, 
 {
     const int k = a->result[j].k, h = a->t.s->h, w = a->t.s->w;
     const float *bias = a->bias ? a->bias + first : NULL;
-    for (size_t r = 0; r < wino_block_tiles(&a->t, block); r++) {
+    for (size_t r = 0; r < pd_wino_block_tiles(&a->t, block); r++) {
         int n, y, x;
-        wino_tile_at(&a->t, block * a->t.block + r, &n, &y, &x);
+        pd_wino_tile_at(&a->t, block * a->t.block + r, &n, &y, &x);
         const size_t at = (((size_t)n * (size_t)h + (size_t)y) * (size_t)w + (size_t)x) * (size_t)k + (size_t)first;
         a->t.isa->output(m + r * PANEL, wino_plane(a->t.block, PANEL), a->result[j].form, a->result[j].y + at,
                          (size_t)w * (size_t)k, (size_t)k, h - y < 4 ? h - y : 4, w - x < 4 ? w - x : 4, lanes, bias,
@@ -111,11 +118,16 @@ static void multiply_block(const work *a, size_t block, size_t panel, const floa
 {
     int first, lanes;
     const int j = find_panel(a, panel, &first, &lanes);
-    const size_t rows = wino_round_up(wino_block_tiles(&a->t, block), 4), plane = wino_plane(a->t.block, PANEL);
+    const size_t rows = wino_round_up(pd_wino_block_tiles(&a->t, block), 4), plane = wino_plane(a->t.block, PANEL);
     bool started[PLACES] = {false};
-    for (const wino_chunk *k = a->t.chunk; k < a->t.chunk + a->t.chunks; k++) {
+    for (const wino_chunk *k = a->t.chunk, *end = k + a->t.chunks; k < end; k++) {
+        upcoming next = {NULL, 0};
+        if (!u && a->taps && k + 1 < end)
+            next = (upcoming){k + 1, panel};
+        else if (!u && a->taps && panel + 1 < a->panels)
+            next = (upcoming){a->t.chunk, panel + 1};
         if (!u) make_kernels(a, panel, k, make, room);
-        multiply_chunk(a, j, k, rows, v + k->v, u ? u + k->u : make, m, started);
+        multiply_chunk(a, j, k, rows, v + k->v, u ? u + k->u : make, m, started, next);
     }
     for (size_t p = 0; p < PLACES; p++)
         if (!started[p]) memset(m + p * plane, 0, plane * sizeof *m);
@@ -145,7 +157,7 @@ static void own_blocks(void *arg, size_t begin, size_t end, int thread)
     float *m = local_memory(a, thread), *v = m + PLACES * wino_plane(a->t.block, PANEL);
     for (size_t block = begin; block < end; block++) {
         for (const wino_chunk *k = a->t.chunk; k < a->t.chunk + a->t.chunks; k++)
-            wino_transform(&a->t, block, 0, wino_round_up(wino_block_tiles(&a->t, block), 4), k, 0, k->count, false, v);
+            pd_wino_transform(&a->t, block, 0, wino_round_up(pd_wino_block_tiles(&a->t, block), 4), k, 0, k->count, false, v);
         for (size_t panel = 0; panel < a->panels; panel++)
             multiply_block(a, block, panel, v, a->u + panel * a->t.u_panel, NULL, NULL, m);
     }
@@ -161,7 +173,7 @@ static void transform_all(void *arg, size_t begin, size_t end, int thread)
     for (size_t job = begin; job < end; job++) {
         const size_t block = job / groups / chunks, r = job / chunks % groups * 4;
         const wino_chunk *k = &a->t.chunk[job % chunks];
-        wino_transform(&a->t, block, r, r + 4, k, 0, k->count, false, a->v + block * a->t.v_block);
+        pd_wino_transform(&a->t, block, r, r + 4, k, 0, k->count, false, a->v + block * a->t.v_block);
     }
 }
 
@@ -202,13 +214,13 @@ static size_t set_up(work *a, const pd_wino_shape *s, int sources, int threads, 
         a->panels += pd_panels(a->result[j].k);
         outputs += (size_t)a->result[j].k;
     }
-    const size_t tiles = wino_tile_count(s), team = (size_t)threads;
+    const size_t tiles = pd_wino_tile_count(s), team = (size_t)threads;
     a->own_tiles = tiles >= MANY_TILES * team && PLACES * channels * outputs * sizeof(float) <= KERNEL_BYTES;
     const size_t most = a->own_tiles && channels > 128 ? 32 : 64; /* tiles of a block: its V should stay close */
     size_t parts = (tiles + most - 1) / most;
     if (a->own_tiles) parts = wino_round_up(parts, team);
     while (!a->own_tiles && parts * a->panels < 2 * team && tiles / parts > 16) parts *= 2;
-    wino_tiles_init(&a->t, s, sources, parts);
+    pd_wino_tiles_init(&a->t, s, sources, parts);
 
     const size_t m = PLACES * wino_plane(a->t.block, PANEL);
     const size_t shared = aligned_bytes(a->own_tiles ? a->panels * a->t.u_panel : a->t.blocks * a->t.v_block);
@@ -237,7 +249,7 @@ static size_t set_up_fwd(work *a, const pd_wino_shape *s, int threads, void *scr
     a->results = s->count;
     for (int j = 0; j < s->count; j++) {
         a->result[j].k = s->conv[j].k;
-        a->result[j].form = wino_form_of(s, j);
+        a->result[j].form = pd_wino_form_of(s, j);
     }
     a->t.source[0].c = s->c;
     return set_up(a, s, 1, threads, scratch);

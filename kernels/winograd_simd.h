@@ -52,6 +52,9 @@ typedef struct wino_isa {
 
 extern const wino_isa pd_wino_avx512, pd_wino_avx2;
 
+/* The best table for this processor, NULL if there is none. */
+const wino_isa *pd_wino_isa(void);
+
 #endif
 
 #ifdef PD_WINO_BODY

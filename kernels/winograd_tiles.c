@@ -6,7 +6,7 @@
 
 static const float zeros[CHUNK]; /* a pixel of the padding */
 
-static const wino_isa *choose_isa(void)
+const wino_isa *pd_wino_isa(void)
 {
 #if defined(__x86_64__)
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) return &pd_wino_avx512;
@@ -15,18 +15,18 @@ static const wino_isa *choose_isa(void)
     return NULL;
 }
 
-wino_form wino_form_of(const pd_wino_shape *s, int conv)
+wino_form pd_wino_form_of(const pd_wino_shape *s, int conv)
 {
     return (wino_form){s->conv[conv].kh == 3, s->conv[conv].kw == 3};
 }
 
-bool wino_place_is_zero(wino_form f, int place)
+bool pd_wino_place_is_zero(wino_form f, int place)
 {
     const int y = place / 6, x = place % 6;
     return (!f.tall && (y == 0 || y == 5)) || (!f.wide && (x == 0 || x == 5));
 }
 
-size_t wino_tile_count(const pd_wino_shape *s)
+size_t pd_wino_tile_count(const pd_wino_shape *s)
 {
     return (size_t)s->n * (size_t)((s->h + TILE - 1) / TILE) * (size_t)((s->w + TILE - 1) / TILE);
 }
@@ -35,7 +35,7 @@ bool pd_wino_add(pd_wino_shape *s, const pd_conv_shape *c)
 {
     const bool kernel = (c->kh == 3 && c->kw == 3) || (c->kh == 3 && c->kw == 1) || (c->kh == 1 && c->kw == 3);
     const bool plain = c->stride == 1 && c->groups == 1 && c->pad_h == c->kh / 2 && c->pad_w == c->kw / 2;
-    if (!choose_isa() || !kernel || !plain || c->c % 16 || c->k % 16 || c->n < 1 || c->h < 1 || c->w < 1) return false;
+    if (!pd_wino_isa() || !kernel || !plain || c->c % 16 || c->k % 16 || c->n < 1 || c->h < 1 || c->w < 1) return false;
     if (s->count == PD_WINO_MAX) return false;
     if (s->count && (s->n != c->n || s->h != c->h || s->w != c->w || s->c != c->c)) return false;
     int chunks = (c->k + CHUNK - 1) / CHUNK;
@@ -55,7 +55,7 @@ bool pd_wino_add(pd_wino_shape *s, const pd_conv_shape *c)
 bool pd_wino_pays(const pd_wino_shape *s)
 {
     const double pixels = (double)s->n * s->h * s->w, c = s->c;
-    const double tiles = (double)wino_round_up(wino_tile_count(s), 4);
+    const double tiles = (double)wino_round_up(pd_wino_tile_count(s), 4);
     double direct = 0, ours = 200 * tiles * c;
     for (int j = 0; j < s->count; j++) {
         const double k = s->conv[j].k, taps = s->conv[j].kh * s->conv[j].kw;
@@ -65,13 +65,13 @@ bool pd_wino_pays(const pd_wino_shape *s)
     return ours < 0.95 * direct;
 }
 
-void wino_tiles_init(wino_tiles *t, const pd_wino_shape *s, int sources, size_t parts)
+void pd_wino_tiles_init(wino_tiles *t, const pd_wino_shape *s, int sources, size_t parts)
 {
-    t->isa = choose_isa();
+    t->isa = pd_wino_isa();
     t->s = s;
     t->tiles_h = (s->h + TILE - 1) / TILE;
     t->tiles_w = (s->w + TILE - 1) / TILE;
-    t->tiles = wino_tile_count(s);
+    t->tiles = pd_wino_tile_count(s);
     t->block = wino_round_up((t->tiles + parts - 1) / parts, 4);
     t->blocks = (t->tiles + t->block - 1) / t->block;
     for (int i = 0; i < sources; i++)
@@ -83,12 +83,12 @@ void wino_tiles_init(wino_tiles *t, const pd_wino_shape *s, int sources, size_t 
         }
 }
 
-size_t wino_block_tiles(const wino_tiles *t, size_t block)
+size_t pd_wino_block_tiles(const wino_tiles *t, size_t block)
 {
     return wino_least(t->tiles - block * t->block, t->block);
 }
 
-void wino_tile_at(const wino_tiles *t, size_t tile, int *n, int *y, int *x)
+void pd_wino_tile_at(const wino_tiles *t, size_t tile, int *n, int *y, int *x)
 {
     const size_t per_image = (size_t)t->tiles_h * (size_t)t->tiles_w, rest = tile % per_image;
     *n = (int)(tile / per_image);
@@ -108,12 +108,12 @@ static void find_pixels(const pd_wino_shape *s, const float *x, int c, int n, in
     }
 }
 
-void wino_transform(const wino_tiles *t, size_t block, size_t begin, size_t end, const wino_chunk *k, int first,
+void pd_wino_transform(const wino_tiles *t, size_t block, size_t begin, size_t end, const wino_chunk *k, int first,
                     int count, bool gradient, float *v)
 {
     const wino_source *from = &t->source[k->source];
     const float *x = from->x + k->first + first;
-    const size_t plane = wino_plane(t->block, (size_t)k->count), tiles = wino_block_tiles(t, block);
+    const size_t plane = wino_plane(t->block, (size_t)k->count), tiles = pd_wino_block_tiles(t, block);
     for (size_t r = begin; r < end; r++) {
         float *to = v + k->v + r * (size_t)k->count + (size_t)first;
         int n, py, px;
@@ -122,7 +122,7 @@ void wino_transform(const wino_tiles *t, size_t block, size_t begin, size_t end,
             for (size_t p = 0; p < PLACES; p++) memset(to + p * plane, 0, (size_t)count * sizeof *to);
             continue;
         }
-        wino_tile_at(t, block * t->block + r, &n, &py, &px);
+        pd_wino_tile_at(t, block * t->block + r, &n, &py, &px);
         if (gradient) {
             find_pixels(t->s, x, from->c, n, py, px, TILE, pixel);
             t->isa->gradient(pixel, (size_t)count, to, plane);

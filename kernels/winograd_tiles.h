@@ -36,22 +36,22 @@ typedef struct wino_tiles {
 } wino_tiles;
 
 /* Lays out the chunks of t->source[0 .. sources - 1] and cuts the tiles into `parts` blocks. */
-void wino_tiles_init(wino_tiles *t, const pd_wino_shape *s, int sources, size_t parts);
+void pd_wino_tiles_init(wino_tiles *t, const pd_wino_shape *s, int sources, size_t parts);
 
-size_t wino_tile_count(const pd_wino_shape *s);
-size_t wino_block_tiles(const wino_tiles *t, size_t block); /* that exist in this block */
+size_t pd_wino_tile_count(const pd_wino_shape *s);
+size_t pd_wino_block_tiles(const wino_tiles *t, size_t block); /* that exist in this block */
 
 /* Image and upper left output pixel of a tile. */
-void wino_tile_at(const wino_tiles *t, size_t tile, int *n, int *y, int *x);
+void pd_wino_tile_at(const wino_tiles *t, size_t tile, int *n, int *y, int *x);
 
 /* V of tiles [begin, end) of a block, for channels first .. first + count - 1 of a chunk (multiples of 16); the tiles
  * behind the block's last are zeros. gradient: of 4 x 4 gradients instead of 6 x 6 inputs. v: the block's. */
-void wino_transform(const wino_tiles *t, size_t block, size_t begin, size_t end, const wino_chunk *k, int first,
+void pd_wino_transform(const wino_tiles *t, size_t block, size_t begin, size_t end, const wino_chunk *k, int first,
                     int count, bool gradient, float *v);
 
 /* A 1-wide kernel is zero in columns 0 and 5 of the 36 places. */
-bool wino_place_is_zero(wino_form f, int place);
-wino_form wino_form_of(const pd_wino_shape *s, int conv);
+bool pd_wino_place_is_zero(wino_form f, int place);
+wino_form pd_wino_form_of(const pd_wino_shape *s, int conv);
 
 /* Floats of a plane; the gap keeps 36 planes out of one cache set. */
 static inline size_t wino_plane(size_t rows, size_t columns)

@@ -74,7 +74,7 @@ static void transform_panel(const work *a, size_t panel, size_t block, float *v)
     const size_t c = panel * PANEL;
     const wino_chunk *k = &a->x.chunk[c / CHUNK];
     const int first = (int)(c % CHUNK), count = k->count - first < PANEL ? k->count - first : PANEL;
-    wino_transform(&a->x, block, 0, wino_block_tiles(&a->x, block), k, first, count, false, v);
+    pd_wino_transform(&a->x, block, 0, pd_wino_block_tiles(&a->x, block), k, first, count, false, v);
 }
 
 /* Adds a block's products to one job's sums. */
@@ -83,15 +83,15 @@ static void multiply(const work *a, const wino_tiles *dy, int conv, size_t job, 
 {
     size_t k0, c0;
     find_job(a, conv, job, &k0, &c0);
-    const size_t rows = wino_least((size_t)a->x.s->conv[conv].k - k0, a->rows), depth = wino_block_tiles(&a->x, block);
-    const wino_form form = wino_form_of(a->x.s, conv);
+    const size_t rows = wino_least((size_t)a->x.s->conv[conv].k - k0, a->rows), depth = pd_wino_block_tiles(&a->x, block);
+    const wino_form form = pd_wino_form_of(a->x.s, conv);
     const wino_chunk *kx = &a->x.chunk[c0 / CHUNK], *kd = &dy->chunk[k0 / CHUNK];
     const size_t xplane = wino_plane(a->x.block, (size_t)kx->count), dplane = wino_plane(a->x.block, (size_t)kd->count);
     const size_t plane = wino_plane(a->rows, PANEL);
     v += kx->v + c0 % CHUNK;
     d += kd->v + k0 % CHUNK;
     for (size_t p = 0; p < PLACES; p++)
-        for (size_t r = 0; r < rows && !wino_place_is_zero(form, (int)p); r += ROWS)
+        for (size_t r = 0; r < rows && !pd_wino_place_is_zero(form, (int)p); r += ROWS)
             a->x.isa->by_columns(d + p * dplane + r, (size_t)kd->count, v + p * xplane, (size_t)kx->count, depth,
                                  sum + p * plane + r * PANEL, add);
 }
@@ -103,7 +103,7 @@ static void finish(const work *a, int conv, size_t job, const float *sum)
     size_t k0, c0;
     find_job(a, conv, job, &k0, &c0);
     const size_t tstride = (size_t)s->c, kstride = tstride * (size_t)(s->conv[conv].kh * s->conv[conv].kw);
-    a->x.isa->taps(sum, wino_plane(a->rows, PANEL), wino_form_of(s, conv), a->dw[conv] + k0 * kstride + c0, kstride,
+    a->x.isa->taps(sum, wino_plane(a->rows, PANEL), pd_wino_form_of(s, conv), a->dw[conv] + k0 * kstride + c0, kstride,
                    tstride, wino_least((size_t)s->conv[conv].k - k0, a->rows), (size_t)s->c - c0 < PANEL ? 16 : PANEL,
                    a->add[conv]);
 }
@@ -127,7 +127,7 @@ static void own_groups(void *arg, size_t begin, size_t end, int thread)
                 if (!a->dw[j]) continue;
                 point_at(&dy, a->gradient[j], s->conv[j].k);
                 for (int i = 0; i < dy.chunks; i++)
-                    wino_transform(&dy, block, 0, wino_block_tiles(&dy, block), &dy.chunk[i], 0, dy.chunk[i].count,
+                    pd_wino_transform(&dy, block, 0, pd_wino_block_tiles(&dy, block), &dy.chunk[i], 0, dy.chunk[i].count,
                                    true, d);
                 for (size_t job = p0 * row_jobs(a, j); job < p1 * row_jobs(a, j); job++)
                     multiply(a, &dy, j, job, block, v, d, sum + job * job_floats(a), block > b0);
@@ -176,7 +176,7 @@ static void transform_gradients(void *arg, size_t begin, size_t end, int thread)
     for (size_t job = begin; job < end; job++) {
         const size_t block = job / (size_t)a->dy.chunks;
         const wino_chunk *k = &a->dy.chunk[job % (size_t)a->dy.chunks];
-        wino_transform(&a->dy, a->first + block, 0, wino_block_tiles(&a->dy, a->first + block), k, 0, k->count, true,
+        pd_wino_transform(&a->dy, a->first + block, 0, pd_wino_block_tiles(&a->dy, a->first + block), k, 0, k->count, true,
                        a->d + block * a->dy.v_block);
     }
 }
@@ -254,14 +254,14 @@ static size_t set_up(work *a, const pd_wino_shape *s, int threads, void *scratch
 {
     int widest = 0;
     for (int j = 0; j < s->count; j++) widest = s->conv[j].k > widest ? s->conv[j].k : widest;
-    const size_t kernel_bytes = PLACES * sizeof(float) * (size_t)widest * (size_t)s->c, tiles = wino_tile_count(s);
+    const size_t kernel_bytes = PLACES * sizeof(float) * (size_t)widest * (size_t)s->c, tiles = pd_wino_tile_count(s);
     size_t parts = (tiles + BLOCK - 1) / BLOCK;
     a->groups = tiles >= 2 * BLOCK && kernel_bytes <= SUM_BYTES ? wino_least(tiles / BLOCK, MOST_GROUPS) : 0;
     if (a->groups) parts = wino_round_up(parts, a->groups);
     a->x.source[0].c = s->c;
     a->dy.source[0].c = widest;
-    wino_tiles_init(&a->x, s, 1, parts);
-    wino_tiles_init(&a->dy, s, 1, parts);
+    pd_wino_tiles_init(&a->x, s, 1, parts);
+    pd_wino_tiles_init(&a->dy, s, 1, parts);
     a->rows = CHUNK;
     while (!a->groups && a->rows > 16 && (size_t)widest / a->rows * pd_panels(s->c) < 2 * (size_t)threads) a->rows /= 2;
     for (int j = 0; j < s->count; j++) a->jobs += jobs_of(a, j);

@@ -93,7 +93,8 @@ static inline void check_decoded(pd_detector *d, const pd_st *golden, int n, int
     pd_detection found[GOLDEN_IMAGES * GOLDEN_DETS];
     int count[GOLDEN_IMAGES];
     for (int i = 0; i < n; i++)
-        info[i] = (pd_image_info){.h = h, .w = w, .pad_h = h, .pad_w = w, .ori_h = h, .ori_w = w, .scale_x = 1, .scale_y = 1};
+        info[i] =
+            (pd_image_info){.h = h, .w = w, .pad_h = h, .pad_w = w, .ori_h = h, .ori_w = w, .scale_x = 1, .scale_y = 1};
     PD_CHECK_OK(pd_detector_decode(d, info, found, count, &err));
     check_detections(golden, n, found, count);
 }
@@ -131,13 +132,22 @@ static inline bool golden_loss_open(golden_loss *g, const char *file)
     if (!g->in || !g->doc) return false;
     g->root = pd_json_root(g->doc);
     g->seed = (uint64_t)golden_number(g->root, "seed");
-    g->batch = (pd_batch){.pixels = pd_oracle_tensor(g->in, "x", xd, g->arena), .max_boxes = GOLDEN_BOXES, .info = g->info,
-                          .n_boxes = g->counts, .boxes = g->boxes, .box_labels = g->labels};
+    g->batch = (pd_batch){.pixels = pd_oracle_tensor(g->in, "x", xd, g->arena),
+                          .max_boxes = GOLDEN_BOXES,
+                          .info = g->info,
+                          .n_boxes = g->counts,
+                          .boxes = g->boxes,
+                          .box_labels = g->labels};
     g->batch.n = xd[0], g->batch.h = xd[2], g->batch.w = xd[3];
-    const float *img = pd_oracle_tensor(g->in, "img_shape", d, g->arena), *pad = pd_oracle_tensor(g->in, "pad_shape", d, g->arena);
+    const float *img = pd_oracle_tensor(g->in, "img_shape", d, g->arena),
+                *pad = pd_oracle_tensor(g->in, "pad_shape", d, g->arena);
     for (int i = 0; i < xd[0]; i++) {
-        g->info[i] = (pd_image_info){.h = (int)img[2 * i], .w = (int)img[2 * i + 1], .pad_h = (int)pad[2 * i],
-                                     .pad_w = (int)pad[2 * i + 1], .scale_x = 1, .scale_y = 1};
+        g->info[i] = (pd_image_info){.h = (int)img[2 * i],
+                                     .w = (int)img[2 * i + 1],
+                                     .pad_h = (int)pad[2 * i],
+                                     .pad_w = (int)pad[2 * i + 1],
+                                     .scale_x = 1,
+                                     .scale_y = 1};
         snprintf(name, sizeof name, "gt_boxes.%d", i);
         const float *gt = pd_oracle_tensor(g->in, name, d, g->arena);
         g->counts[i] = d[0];
@@ -200,9 +210,10 @@ static inline void check_gradients(const golden_loss *g, const pd_params *params
             probe += (double)slope[k] * (double)u[k];
         }
         const double norm = golden_number(norms, p->name), want = golden_number(probes, p->name);
-        PD_CHECK_MSG(fabs(sqrt(square) - norm) <= 1e-3 * norm + 1e-6 * largest, "%s: gradient norm %g, expected %g", p->name,
-                     sqrt(square), norm);
-        PD_CHECK_MSG(fabs(probe - want) <= 1e-2 * norm + 1e-6 * largest, "%s: gradient probe %g, expected %g", p->name, probe, want);
+        PD_CHECK_MSG(fabs(sqrt(square) - norm) <= 1e-3 * norm + 1e-6 * largest, "%s: gradient norm %g, expected %g",
+                     p->name, sqrt(square), norm);
+        PD_CHECK_MSG(fabs(probe - want) <= 1e-2 * norm + 1e-6 * largest, "%s: gradient probe %g, expected %g", p->name,
+                     probe, want);
         if (norm > 1e-3 * largest) {
             worst_norm = fmax(worst_norm, fabs(sqrt(square) - norm) / norm);
             worst_probe = fmax(worst_probe, fabs(probe - want) / norm);

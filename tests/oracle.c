@@ -92,23 +92,54 @@ float *pd_oracle_tensor(const pd_st *golden, const char *name, int dim[4], pd_ar
     return ours;
 }
 
+/* The largest difference, relative to the largest magnitude of `want`. */
+static double difference(const float *got, const float *want, size_t n)
+{
+    double worst = 0, top = 0;
+    for (size_t i = 0; i < n; i++) {
+        const double d = fabs((double)got[i] - (double)want[i]);
+        top = fmax(top, fabs((double)want[i]));
+        worst = d <= worst ? worst : isnan(d) ? INFINITY : d;
+    }
+    return worst / fmax(top, 1e-30);
+}
+
 double pd_oracle_difference(const pd_st *golden, const char *name, const float *nhwc)
 {
     pd_arena *arena = pd_arena_new();
     int dim[4];
     const float *want = arena ? pd_oracle_tensor(golden, name, dim, arena) : NULL;
-    double worst = INFINITY;
-    if (want) {
-        const size_t n = pd_st_find(golden, name)->elements;
-        double top = 0;
-        worst = 0;
-        for (size_t i = 0; i < n; i++) {
-            const double d = fabs((double)nhwc[i] - (double)want[i]);
-            top = fmax(top, fabs((double)want[i]));
-            worst = d <= worst ? worst : isnan(d) ? INFINITY : d;
-        }
-        worst /= fmax(top, 1e-30);
-    }
+    const double worst = want ? difference(nhwc, want, pd_st_find(golden, name)->elements) : INFINITY;
     pd_arena_free(arena);
     return worst;
+}
+
+double pd_oracle_between(const pd_st *golden, const pd_st *ours, const char *name)
+{
+    const pd_st_tensor *a = pd_st_find(golden, name), *b = pd_st_find(ours, name);
+    if (!a || !b || a->ndim != b->ndim || memcmp(a->shape, b->shape, (size_t)a->ndim * sizeof *a->shape) != 0)
+        return INFINITY;
+    float *want = malloc((a->elements + 1) * sizeof *want), *got = malloc((a->elements + 1) * sizeof *got);
+    if (!want || !got) abort();
+    pd_st_read_f32(want, a);
+    pd_st_read_f32(got, b);
+    const double worst = difference(got, want, a->elements);
+    free(want);
+    free(got);
+    return worst;
+}
+
+pd_status pd_oracle_save(const char *path, const pd_params *params, pd_err *err)
+{
+    pd_st_writer *w = NULL;
+    pd_arena *arena = pd_arena_new();
+    pd_status status = arena ? pd_st_create(&w, path, PD_ST_SORTED, err) : PD_FAIL(err, PD_ENOMEM, "out of memory");
+    if (status == PD_OK) status = pd_save_params(w, params, arena, err);
+    if (status == PD_OK) {
+        status = pd_st_commit(w, err);
+        w = NULL;
+    }
+    pd_st_cancel(w);
+    pd_arena_free(arena);
+    return status;
 }

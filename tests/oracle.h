@@ -4,8 +4,7 @@
 #ifndef PD_TEST_ORACLE_H
 #define PD_TEST_ORACLE_H
 
-#include "engine/params.h"
-#include "engine/safetensors.h"
+#include "engine/checkpoint.h"
 
 #include <stdint.h>
 
@@ -19,6 +18,12 @@ void pd_oracle_fill(pd_params *params, uint64_t seed, bool detector, double vari
 /* Compares (n, h, w, c) memory with a golden tensor [n, c, h, w] (or 2-D ones as they are): the largest difference
  * relative to the golden's largest magnitude. A missing tensor gives infinity. */
 double pd_oracle_difference(const pd_st *golden, const char *name, const float *nhwc);
+
+/* The same between a golden file and another file; a missing tensor or another shape gives infinity. */
+double pd_oracle_between(const pd_st *golden, const pd_st *ours, const char *name);
+
+/* Writes parameters as a file without metadata: what somebody else's state dict looks like. */
+pd_status pd_oracle_save(const char *path, const pd_params *params, pd_err *err);
 
 /* A golden tensor in our order (NCHW -> NHWC), in the arena. NULL if it is missing. */
 float *pd_oracle_tensor(const pd_st *golden, const char *name, int dim[4], pd_arena *arena);

@@ -1,5 +1,5 @@
-/* Cascade R-CNN against the PyTorch reference: pyramid, proposals, stages, detections; losses, decisions and gradients; and
- * its samplers' draws. Faster R-CNN as its case of one stage. */
+/* Cascade R-CNN against the PyTorch reference: pyramid, proposals, stages, detections; losses, decisions and gradients;
+ * and its samplers' draws. Faster R-CNN as its case of one stage. */
 #include "tests/golden_detector.h"
 
 enum { ROWS = 1000, STAGES = 3 };
@@ -23,7 +23,8 @@ static const void *raw_find(const pd_raw *raw, const char *name)
 static void match_proposals(const pd_st *golden, const pd_raw *raw, int n, int *row, pd_arena *arena)
 {
     int d[4], lost = 0, moved = 0;
-    const float *want = pd_oracle_tensor(golden, "proposals", d, arena), *counts = pd_oracle_tensor(golden, "num_proposals", d, arena);
+    const float *want = pd_oracle_tensor(golden, "proposals", d, arena),
+                *counts = pd_oracle_tensor(golden, "num_proposals", d, arena);
     const float *got = raw_find(raw, "proposals");
     const int *count = raw_find(raw, "num_proposals");
     for (int i = 0; i < n; i++) {
@@ -57,7 +58,9 @@ static void check_rows(const pd_st *golden, const pd_raw *raw, const char *name,
     PD_CHECK_OK(PD_ALLOC(&sorted, arena, (size_t)n * ROWS * width, &err));
     PD_CHECK(want && got);
     for (int i = 0; i < n * ROWS; i++)
-        if (row[i] >= 0) memcpy(sorted + (size_t)i * width, got + ((size_t)(i / ROWS) * ROWS + (size_t)row[i]) * width, width * sizeof *got);
+        if (row[i] >= 0)
+            memcpy(sorted + (size_t)i * width, got + ((size_t)(i / ROWS) * ROWS + (size_t)row[i]) * width,
+                   width * sizeof *got);
     check_tensor(golden, name, sorted);
 }
 
@@ -131,7 +134,8 @@ static void check_decisions(pd_detector *d, const golden_loss *g)
         for (int a = 0; a < anchors; a++) {
             if (match[a] < 0) continue;
             const pd_json *anchor = want ? pd_json_first(want) : NULL;
-            wrong += !anchor || (int)pd_json_number(anchor) != a || (int)pd_json_number(pd_json_next(anchor)) != match[a];
+            wrong +=
+                !anchor || (int)pd_json_number(anchor) != a || (int)pd_json_number(pd_json_next(anchor)) != match[a];
             want = want ? pd_json_next(want) : NULL;
         }
         PD_CHECK_MSG(wrong == 0 && !want, "image %d: %d positive anchors differ", image, wrong);
@@ -139,8 +143,8 @@ static void check_decisions(pd_detector *d, const golden_loss *g)
         for (int k = 0; k < STAGES; k++) {
             const char name[3] = {'s', (char)('0' + k), 0};
             const pd_json *stage = pd_json_member(v, name);
-            check_pair(pd_json_member(stage, "sampled"), (const int *)find_node(d, "match_targets", k + 1)->out[1]->data + 2 * image,
-                       "boxes sampled");
+            check_pair(pd_json_member(stage, "sampled"),
+                       (const int *)find_node(d, "match_targets", k + 1)->out[1]->data + 2 * image, "boxes sampled");
         }
     }
 }
@@ -221,8 +225,10 @@ static void test_faster(void)
         PD_CHECK_STR(losses.name[2], "loss_cls");
         PD_CHECK_STR(losses.name[3], "acc");
         for (int i = 0; i < 2; i++)
-            PD_CHECK_NEAR(losses.value[i], golden_number(want, losses.name[i]), 1e-4 * golden_number(want, losses.name[i]));
-        PD_CHECK_NEAR(losses.loss, losses.value[0] + losses.value[1] + losses.value[2] + losses.value[4], 1e-5 * (double)losses.loss);
+            PD_CHECK_NEAR(losses.value[i], golden_number(want, losses.name[i]),
+                          1e-4 * golden_number(want, losses.name[i]));
+        PD_CHECK_NEAR(losses.loss, losses.value[0] + losses.value[1] + losses.value[2] + losses.value[4],
+                      1e-5 * (double)losses.loss);
         PD_CHECK_OK(pd_detector_backward(d, false, &err));
         pd_detector_free(d);
     }
@@ -239,7 +245,8 @@ static void test_small_image(void)
     int xd[4];
     float *x = pd_oracle_tensor(golden, "x", xd, arena);
     pd_detector *d = golden_forward_detector(cascade(), golden);
-    const pd_image_info one = {.h = 60, .w = 90, .pad_h = 64, .pad_w = 96, .ori_h = 120, .ori_w = 45, .scale_x = 2, .scale_y = 0.5f};
+    const pd_image_info one = {
+        .h = 60, .w = 90, .pad_h = 64, .pad_w = 96, .ori_h = 120, .ori_w = 45, .scale_x = 2, .scale_y = 0.5f};
     const pd_image_info info[2] = {one, one};
     pd_detection found[2 * GOLDEN_DETS];
     int count[2] = {0, 0};
@@ -255,7 +262,8 @@ static void test_small_image(void)
             right = fmaxf(right, found[i * GOLDEN_DETS + k].box.x2);
             bottom = fmaxf(bottom, found[i * GOLDEN_DETS + k].box.y2);
         }
-    PD_CHECK_MSG(right > 23 && right <= 45 && bottom > 61 && bottom <= 120, "boxes reach to %g, %g", (double)right, (double)bottom);
+    PD_CHECK_MSG(right > 23 && right <= 45 && bottom > 61 && bottom <= 120, "boxes reach to %g, %g", (double)right,
+                 (double)bottom);
     pd_detector_free(d);
     pd_arena_free(arena);
     pd_st_close(golden);

@@ -23,6 +23,7 @@ static const pd_field model_fields[] = {
     PD_STRING(model_cfg, arch, .text = "pd_a_resnet18", .doc = "network: [se_|ge_|ac_|pd_a_|pd_b_]resnet{18,34,50,101,152}"),
     PD_STRING(model_cfg, branches, .doc = "PD-A, PD-B: some of s1,s2,skeleton,group; default all"),
     PD_INT(model_cfg, num_classes, .def = 0, .min = 0, .max = 1000000, .doc = "0: as many as the training set has folders"),
+    PD_BOOL(model_cfg, zero_init_residual, .def = 0, .doc = "residual blocks begin as the identity (Goyal et al. 2017)"),
 };
 static const pd_table model_table = PD_TABLE(model_cfg, model_fields);
 

@@ -20,6 +20,7 @@ typedef struct pd_cls_config {
     struct pd_cls_model_cfg {
         const char *arch, *branches;
         int num_classes;
+        bool zero_init_residual;
     } model;
     struct pd_cls_data_cfg {
         const char *root, *train, *val;

@@ -22,25 +22,78 @@ static const pd_field retina_fields[] = {
 };
 static const pd_table retina_table = PD_TABLE(retina_cfg, retina_fields);
 
+typedef struct pd_det_rpn_cfg rpn_cfg;
+static const pd_field rpn_fields[] = {
+    PD_DOUBLE(rpn_cfg, pos_iou, .def = 0.7, .min = 0, .max = 1, .above_min = true,
+              .doc = "anchors at least so near to an object are positive"),
+    PD_DOUBLE(rpn_cfg, neg_iou, .def = 0.3, .min = 0, .max = 1, .doc = "anchors farther than this are background"),
+    PD_DOUBLE(rpn_cfg, min_pos_iou, .def = 0.3, .min = 0, .max = 1, .doc = "an object's best anchor is positive from here"),
+    PD_INT(rpn_cfg, border, .def = 0, .min = -1, .max = 100000, .doc = "pixels that a trained anchor may reach outside; -1: any"),
+    PD_INT(rpn_cfg, samples, .def = 256, .min = 1, .max = 100000, .doc = "anchors trained per image"),
+    PD_DOUBLE(rpn_cfg, pos_fraction, .def = 0.5, .min = 0, .max = 1, .doc = "of them positive at most"),
+    PD_DOUBLE(rpn_cfg, smooth_l1_beta, .def = 1.0 / 9, .min = 0, .max = 10, .doc = "box loss; 0: L1"),
+    PD_INT(rpn_cfg, train_pre_nms, .def = 2000, .min = 1, .max = 1000000, .doc = "training: best anchors per level that are decoded"),
+    PD_INT(rpn_cfg, train_proposals, .def = 2000, .min = 1, .max = 100000, .doc = "training: proposals per image"),
+    PD_INT(rpn_cfg, test_pre_nms, .def = 1000, .min = 1, .max = 1000000, .doc = "detection: best anchors per level that are decoded"),
+    PD_INT(rpn_cfg, test_proposals, .def = 1000, .min = 1, .max = 100000, .doc = "detection: proposals per image"),
+    PD_DOUBLE(rpn_cfg, nms_iou, .def = 0.7, .min = 0, .max = 1, .doc = "overlap of one level that suppresses"),
+};
+static const pd_table rpn_table = PD_TABLE(rpn_cfg, rpn_fields);
+
+typedef struct pd_det_stages_cfg stages_cfg;
+static const pd_field stages_fields[] = {
+    PD_DOUBLE_LIST(stages_cfg, ious, n_ious, .text = "[0.5, 0.6, 0.7]", .min = 0, .max = 1, .above_min = true,
+                   .doc = "one per stage: boxes at least so near to an object are positive"),
+    PD_DOUBLE_LIST(stages_cfg, weights, n_weights, .text = "[1, 0.5, 0.25]", .min = 0, .max = 1000,
+                   .doc = "one per stage: of its losses"),
+    PD_DOUBLE_LIST(stages_cfg, stds, n_stds,
+                   .text = "[0.1, 0.1, 0.2, 0.2, 0.05, 0.05, 0.1, 0.1, 0.033, 0.033, 0.067, 0.067]", .min = 0,
+                   .max = 100, .above_min = true, .doc = "four per stage: of dx, dy, dw, dh"),
+    PD_INT(stages_cfg, samples, .def = 512, .min = 1, .max = 100000, .doc = "boxes trained per image and stage"),
+    PD_DOUBLE(stages_cfg, pos_fraction, .def = 0.25, .min = 0, .max = 1, .doc = "of them positive at most"),
+    PD_DOUBLE(stages_cfg, smooth_l1_beta, .def = 1, .min = 0, .max = 10, .doc = "box loss; 0: L1"),
+};
+static pd_status check_stages(const void *config, pd_err *err)
+{
+    const stages_cfg *c = config;
+    if (c->n_ious < 1) return PD_FAIL(err, PD_EINVAL, "ious is empty: one per stage is wanted");
+    if (c->n_weights != c->n_ious || c->n_stds != 4 * c->n_ious)
+        return PD_FAIL(err, PD_EINVAL, "ious has %d stages, so %d weights and %d stds are wanted, not %d and %d", c->n_ious,
+                       c->n_ious, 4 * c->n_ious, c->n_weights, c->n_stds);
+    return PD_OK;
+}
+static const pd_table stages_table = PD_TABLE(stages_cfg, stages_fields, .check = check_stages);
+
+static const char *const samplers[] = {"random", "first", NULL};
+typedef struct pd_det_rcnn_cfg rcnn_cfg;
+static const pd_field rcnn_fields[] = {
+    PD_ENUM(rcnn_cfg, sampler, samplers, .text = "random", .doc = "which boxes are trained; first: lowest index, to compare programs"),
+    PD_INT(rcnn_cfg, norm_group, .def = 2, .min = 1, .max = 4096, .doc = "images that share one loss normaliser"),
+    PD_OBJECT(rcnn_cfg, rpn, &rpn_table, .doc = "proposals"),
+    PD_OBJECT(rcnn_cfg, stages, &stages_table, .doc = "box heads; faster_rcnn has one"),
+};
+static const pd_table rcnn_table = PD_TABLE(rcnn_cfg, rcnn_fields);
+
 static const char *const topk_modes[] = {"anchors", "pairs", NULL};
 typedef struct pd_det_test_cfg test_cfg;
 static const pd_field test_fields[] = {
-    PD_INT(test_cfg, pre_nms, .def = 1000, .min = 1, .max = 1000000, .doc = "best anchors per level that are decoded"),
+    PD_INT(test_cfg, pre_nms, .def = 1000, .min = 1, .max = 1000000, .doc = "retinanet: best anchors per level that are decoded"),
     PD_DOUBLE(test_cfg, score_thr, .def = 0.05, .min = 0, .max = 1, .doc = "a detection scores more than this"),
     PD_DOUBLE(test_cfg, nms_iou, .def = 0.5, .min = 0, .max = 1, .doc = "overlap of one class that suppresses"),
     PD_INT(test_cfg, max_per_image, .def = 100, .min = 1, .max = 100000, .doc = "detections kept per image"),
-    PD_ENUM(test_cfg, topk_mode, topk_modes, .text = "anchors", .doc = "pre_nms counts anchors, or (anchor, class) pairs"),
+    PD_ENUM(test_cfg, topk_mode, topk_modes, .text = "anchors", .doc = "retinanet: pre_nms counts anchors, or (anchor, class) pairs"),
     PD_BOOL(test_cfg, nms_exact, .def = 0, .doc = "class by class instead of mmdetection's float32 offsets"),
 };
 static const pd_table test_table = PD_TABLE(test_cfg, test_fields);
 
-static const char *const types[] = {"retinanet", NULL};
+static const char *const types[] = {"retinanet", "cascade_rcnn", "faster_rcnn", NULL}; /* as in pd_detector_type */
 typedef struct pd_det_model_cfg model_cfg;
 static const pd_field model_fields[] = {
     PD_ENUM(model_cfg, type, types, .text = "retinanet", .doc = "the detector"),
     PD_INT(model_cfg, num_classes, .def = 0, .min = 0, .max = 100000, .doc = "0: the categories of the training annotations"),
     PD_OBJECT(model_cfg, backbone, &backbone_table, .doc = "always normalised by its running statistics"),
-    PD_OBJECT(model_cfg, retinanet, &retina_table, .doc = "losses"),
+    PD_OBJECT(model_cfg, retinanet, &retina_table, .doc = "of retinanet: losses"),
+    PD_OBJECT(model_cfg, rcnn, &rcnn_table, .doc = "of cascade_rcnn and faster_rcnn: proposals, stages, losses"),
     PD_OBJECT(model_cfg, test, &test_table, .doc = "from head outputs to detections"),
 };
 static const pd_table model_table = PD_TABLE(model_cfg, model_fields);
@@ -104,16 +157,49 @@ static pd_status check(const void *config, pd_err *err)
     if (c->model.retinanet.neg_iou > c->model.retinanet.pos_iou)
         return PD_FAIL(err, PD_EINVAL, "model.retinanet.neg_iou is %g, more than pos_iou, %g", c->model.retinanet.neg_iou,
                        c->model.retinanet.pos_iou);
+    if (c->model.rcnn.rpn.neg_iou > c->model.rcnn.rpn.pos_iou)
+        return PD_FAIL(err, PD_EINVAL, "model.rcnn.rpn.neg_iou is %g, more than pos_iou, %g", c->model.rcnn.rpn.neg_iou,
+                       c->model.rcnn.rpn.pos_iou);
+    if (c->model.type == PD_FASTER_RCNN && c->model.rcnn.stages.n_ious != 1)
+        return PD_FAIL(err, PD_EINVAL, "model.type is faster_rcnn, which has one stage: model.rcnn.stages.ious has %d "
+                       "(configs/base/faster.json sets all of it)", c->model.rcnn.stages.n_ious);
     return PD_OK;
 }
 const pd_table pd_det_table = PD_TABLE(pd_det_config, det_fields, .check = check);
 
+/* model.rcnn */
+static void rcnn_settings(pd_cascade_cfg *out, const pd_det_config *cfg)
+{
+    const rcnn_cfg *m = &cfg->model.rcnn;
+    const rpn_cfg *r = &m->rpn;
+    const bool first = m->sampler == 1, exact = cfg->model.test.nms_exact;
+    const uint64_t seed = (uint64_t)cfg->train.seed;
+    out->rpn.assign.pos = (float)r->pos_iou;
+    out->rpn.assign.neg = (float)r->neg_iou;
+    out->rpn.assign.min_pos = (float)r->min_pos_iou;
+    out->rpn.assign.border = r->border;
+    out->rpn.sample = (pd_sample_cfg){.num = r->samples, .fraction = (float)r->pos_fraction, .first = first, .seed = seed};
+    out->rpn.smooth_l1_beta = (float)r->smooth_l1_beta;
+    out->rpn.train = (pd_proposals_cfg){r->train_pre_nms, r->train_proposals, (float)r->nms_iou, exact, pd_box_coder_unit()};
+    out->rpn.test = (pd_proposals_cfg){r->test_pre_nms, r->test_proposals, (float)r->nms_iou, exact, pd_box_coder_unit()};
+    out->stages = m->stages.n_ious;
+    for (int k = 0; k < out->stages; k++) {
+        pd_box_stage_cfg *s = &out->stage[k];
+        *s = (pd_box_stage_cfg){.assign = pd_assign_cfg_roi((float)m->stages.ious[k]), .weight = (float)m->stages.weights[k]};
+        for (int i = 0; i < 4; i++) s->coder.std[i] = (float)m->stages.stds[4 * k + i];
+    }
+    out->sample = (pd_sample_cfg){
+        .num = m->stages.samples, .fraction = (float)m->stages.pos_fraction, .first = first, .seed = seed};
+    out->smooth_l1_beta = (float)m->stages.smooth_l1_beta;
+    out->norm_group = m->norm_group;
+}
+
 pd_status pd_det_settings(pd_detector_settings *out, const pd_det_config *cfg, int classes, pd_err *err)
 {
     const struct pd_det_model_cfg *m = &cfg->model;
-    pd_detector_settings s = {.type = (pd_detector_type)m->type, .frozen_stages = m->backbone.frozen_stages,
-                              .classes = m->num_classes ? m->num_classes : classes,
-                              .retinanet = pd_retinanet_cfg_default(), .test = pd_postprocess_cfg_default()};
+    pd_detector_settings s = pd_detector_defaults((pd_detector_type)m->type);
+    s.frozen_stages = m->backbone.frozen_stages;
+    s.classes = m->num_classes ? m->num_classes : classes;
     PD_TRY(pd_arch_parse(&s.arch, m->backbone.arch, m->backbone.branches, err));
     s.retinanet.focal = (pd_focal_cfg){.alpha = (float)m->retinanet.focal_alpha, .gamma = (float)m->retinanet.focal_gamma};
     s.retinanet.smooth_l1_beta = (float)m->retinanet.smooth_l1_beta;
@@ -121,6 +207,7 @@ pd_status pd_det_settings(pd_detector_settings *out, const pd_det_config *cfg, i
     s.retinanet.assign.neg = (float)m->retinanet.neg_iou;
     s.retinanet.assign.min_pos = (float)m->retinanet.min_pos_iou;
     s.retinanet.norm_group = m->retinanet.norm_group;
+    rcnn_settings(&s.cascade, cfg);
     s.test.pre_nms = m->test.pre_nms;
     s.test.score_thresh = (float)m->test.score_thr;
     s.test.nms_iou = (float)m->test.nms_iou;

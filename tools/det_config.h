@@ -25,6 +25,18 @@ typedef struct pd_det_config {
             double focal_alpha, focal_gamma, smooth_l1_beta, pos_iou, neg_iou, min_pos_iou;
             int norm_group;
         } retinanet;
+        struct pd_det_rcnn_cfg {
+            int sampler, norm_group; /* sampler: 0 random, 1 first */
+            struct pd_det_rpn_cfg {
+                double pos_iou, neg_iou, min_pos_iou, pos_fraction, smooth_l1_beta, nms_iou;
+                int border, samples, train_pre_nms, train_proposals, test_pre_nms, test_proposals;
+            } rpn;
+            struct pd_det_stages_cfg {
+                double ious[PD_MAX_BOX_STAGES], weights[PD_MAX_BOX_STAGES], stds[4 * PD_MAX_BOX_STAGES];
+                int n_ious, n_weights, n_stds, samples;
+                double pos_fraction, smooth_l1_beta;
+            } stages;
+        } rcnn;
         struct pd_det_test_cfg {
             int pre_nms, max_per_image, topk_mode; /* pd_topk_mode */
             double score_thr, nms_iou;

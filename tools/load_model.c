@@ -40,34 +40,32 @@ static pd_status load(pd_model *m, pd_params *params, const pd_st *file, bool le
     return status;
 }
 
-static pd_status open_file(pd_model *m, const pd_st *file, const char *type, const pd_model_hints *h, pd_device *device,
-                           pd_err *err)
+static pd_status open_classifier(pd_model *m, const pd_st *file, const pd_model_hints *h, pd_device *device, pd_err *err)
 {
-    const char *path = pd_st_path(file), *arch = h->arch;
-    const char *kind = type ? type : pd_st_meta(file, "type") ? pd_st_meta(file, "type") : h->config ? "retinanet" : "classifier";
-    const bool detector = strcmp(kind, "classifier") != 0;
+    PD_TRY(pd_model_meta_read(&m->meta, file, h->arch, h->branches, h->classes, "classifier", m->arena, err));
+    PD_TRY(read_cls_config(m, pd_st_path(file), err));
+    const pd_classifier_settings set = {.arch = m->meta.arch, .classes = m->meta.classes, .folded = m->meta.folded};
+    PD_TRY(pd_classifier_new(&m->classifier, device, &set, err));
+    return load(m, pd_classifier_params(m->classifier), file, h->lenient, err);
+}
+
+static pd_status open_detector(pd_model *m, const pd_st *file, const pd_model_hints *h, pd_device *device, pd_err *err)
+{
+    const char *path = pd_st_path(file), *arch = h->arch, *branches = h->branches;
     int classes = h->classes;
-    const char *branches = h->branches;
-    if (detector) {
-        m->meta.config = pd_st_meta(file, "config");
-        if (!h->config && !m->meta.config)
-            return PD_FAIL(err, PD_EFORMAT, "%s: holds no configuration: give --config CONFIG.json", path);
-        PD_TRY(read_det_config(m, path, h, err));
-        if (!pd_st_meta(file, "arch") || h->config) {
-            arch = m->det.model.backbone.arch;
-            branches = m->det.model.backbone.branches;
-        }
-        if (!classes && (h->config || !pd_st_meta(file, "num_classes"))) classes = m->det.model.num_classes;
+    m->meta.config = pd_st_meta(file, "config");
+    if (!h->config && !m->meta.config)
+        return PD_FAIL(err, PD_EFORMAT, "%s: holds no configuration: give --config CONFIG.json", path);
+    PD_TRY(read_det_config(m, path, h, err));
+    if (!pd_st_meta(file, "arch") || h->config) {
+        arch = m->det.model.backbone.arch;
+        branches = m->det.model.backbone.branches;
     }
+    if (!classes && (h->config || !pd_st_meta(file, "num_classes"))) classes = m->det.model.num_classes;
+    const char *kind = pd_detector_name((pd_detector_type)m->det.model.type);
     PD_TRY(pd_model_meta_read(&m->meta, file, arch, branches, classes, kind, m->arena, err));
-    if (!strcmp(kind, "classifier") != !strcmp(m->meta.type, "classifier"))
-        return PD_FAIL(err, PD_EFORMAT, "%s: holds a %s, a %s is wanted", path, m->meta.type, kind);
-    if (!detector) {
-        PD_TRY(read_cls_config(m, path, err));
-        const pd_classifier_settings set = {.arch = m->meta.arch, .classes = m->meta.classes, .folded = m->meta.folded};
-        PD_TRY(pd_classifier_new(&m->classifier, device, &set, err));
-        return load(m, pd_classifier_params(m->classifier), file, h->lenient, err);
-    }
+    if (strcmp(kind, m->meta.type) != 0)
+        return PD_FAIL(err, PD_EFORMAT, "%s: holds a %s, the configuration describes a %s", path, m->meta.type, kind);
     pd_detector_settings set;
     PD_TRY(pd_det_settings(&set, &m->det, m->meta.classes, err));
     set.arch = m->meta.arch;
@@ -75,6 +73,17 @@ static pd_status open_file(pd_model *m, const pd_st *file, const char *type, con
     set.folded = m->meta.folded;
     PD_TRY(pd_detector_new(&m->detector, device, &set, err));
     return load(m, pd_detector_params(m->detector), file, h->lenient, err);
+}
+
+static pd_status open_file(pd_model *m, const pd_st *file, const char *type, const pd_model_hints *h, pd_device *device,
+                           pd_err *err)
+{
+    const char *said = pd_st_meta(file, "type");
+    const bool says_detector = said ? strcmp(said, "classifier") != 0 : h->config != NULL;
+    const bool detector = type ? strcmp(type, "classifier") != 0 : says_detector;
+    if (said && detector != says_detector)
+        return PD_FAIL(err, PD_EFORMAT, "%s: holds a %s, a %s is wanted", pd_st_path(file), said, detector ? "detector" : "classifier");
+    return detector ? open_detector(m, file, h, device, err) : open_classifier(m, file, h, device, err);
 }
 
 pd_status pd_model_open(pd_model *out, const char *path, const char *type, const pd_model_hints *hints, pd_device *device,

@@ -26,7 +26,7 @@ typedef struct pd_model {
     pd_arena *arena;
 } pd_model;
 
-/* type: "classifier", "retinanet", or NULL for whatever the file says (a classifier if it does not). */
+/* type: "classifier", "detector" (any), or NULL for whatever the file says (a classifier if it does not). */
 pd_status pd_model_open(pd_model *out, const char *path, const char *type, const pd_model_hints *hints, pd_device *device,
                         pd_err *err);
 void pd_model_close(pd_model *model);

@@ -99,7 +99,8 @@ static pd_status read_numbers(double *out, const pd_st *file, const char *key, s
         if (pd_json_type(v) == PD_JSON_NUMBER)
             out[i] = pd_json_number(v);
         else
-            status = PD_FAIL(err, PD_EFORMAT, "%s: metadata \"%s\": entry %zu is not a number", pd_st_path(file), key, i);
+            status =
+                PD_FAIL(err, PD_EFORMAT, "%s: metadata \"%s\": entry %zu is not a number", pd_st_path(file), key, i);
     }
     pd_json_close(doc);
     return status;
@@ -126,7 +127,8 @@ pd_status pd_model_meta_read(pd_model_meta *out, const pd_st *file, const char *
     const char *path = pd_st_path(file), *count = pd_st_meta(file, "num_classes"), *folded = pd_st_meta(file, "folded");
     if (!arch) arch = pd_st_meta(file, "arch");
     if (!branches) branches = pd_st_meta(file, "branches");
-    if (!arch) return PD_FAIL(err, PD_EFORMAT, "%s: does not say its architecture: give --arch (as pd_a_resnet18)", path);
+    if (!arch)
+        return PD_FAIL(err, PD_EFORMAT, "%s: does not say its architecture: give --arch (as pd_a_resnet18)", path);
     PD_TRY(pd_arch_parse(&m.arch, arch, branches, err));
     m.classes = classes ? classes : count ? atoi(count) : 0;
     if (m.classes < 1 || m.classes > 1000000)

@@ -6,7 +6,7 @@
 #include "engine/safetensors.h"
 
 typedef struct pd_model_meta {
-    const char *type; /* "classifier", "retinanet" */
+    const char *type; /* "classifier", or pd_detector_name: "retinanet", .. */
     pd_arch arch;
     int classes;
     bool folded;

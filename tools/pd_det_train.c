@@ -152,7 +152,7 @@ static pd_status open_net(session *s, pd_err *err)
     }
     if (s->opt->init) PD_TRY(load(s, s->opt->init, &(pd_load_options){.lenient = s->opt->lenient}, err));
     const bool same = set.classes == s->train_set.n_classes;
-    s->meta = (pd_model_meta){.type = "retinanet", .arch = set.arch, .classes = set.classes, .config = s->config_text,
+    s->meta = (pd_model_meta){.type = pd_detector_name(set.type), .arch = set.arch, .classes = set.classes, .config = s->config_text,
                               .names = same ? (const char *const *)s->train_set.classes : NULL,
                               .ids = same ? s->train_set.category_ids : NULL};
     memcpy(s->meta.mean, s->cfg.data.mean, sizeof s->meta.mean);
@@ -275,6 +275,15 @@ typedef struct tally {
     int steps;
 } tally;
 
+/* The parts of the loss whose names contain `part`. */
+static double sum_parts(const pd_losses *l, const char *part)
+{
+    double sum = 0;
+    for (int i = 0; i < l->count; i++)
+        if (strstr(l->name[i], "loss") && strstr(l->name[i], part)) sum += (double)l->value[i];
+    return sum;
+}
+
 static pd_status log_steps(session *s, tally *t, pd_err *err)
 {
     const double n = t->images > 0 ? t->images : 1, steps = t->steps ? t->steps : 1, seconds = pd_seconds() - t->started;
@@ -291,7 +300,7 @@ static pd_status log_steps(session *s, tally *t, pd_err *err)
     if (!isnan(s->run.grad_norm)) line[count++] = (pd_log_value){"grad_norm", s->run.grad_norm};
     char note[128];
     snprintf(note, sizeof note, "loss %.4f (cls %.4f, bbox %.4f)  lr %.4g  %.2f images/s", (double)t->sum.loss / n,
-             (double)t->sum.value[0] / n, (double)t->sum.value[1] / n, s->run.lr, t->images / seconds);
+             sum_parts(&t->sum, "cls") / n, sum_parts(&t->sum, "bbox") / n, s->run.lr, t->images / seconds);
     pd_progress_update(&s->progress, s->run.at.step, note);
     const pd_status status = pd_log_write(s->run.log, "train", s->run.at.step, pd_wall_time(), line, count, err);
     *t = (tally){.started = pd_seconds()};
@@ -346,7 +355,7 @@ static pd_status write_report(session *s, pd_err *err)
     const double *v = s->last_stats;
     pd_report_image images[100];
     for (int i = 0; i < s->n_pictures; i++) images[i] = (pd_report_image){.path = s->pictures[i].path};
-    snprintf(title, sizeof title, "RetinaNet, %s", pd_arch_name(name, s->meta.arch));
+    snprintf(title, sizeof title, "%s, %s", pd_detector_title(pd_detector_get(s->net)->type), pd_arch_name(name, s->meta.arch));
     snprintf(value[0], 32, "%.3f", s->run.at.best);
     for (int i = 0; i < 3; i++) snprintf(value[i + 1], 32, "%.3f", v[i]);
     const pd_report_fact facts[] = {{"best AP", value[0]}, {"AP", value[1]}, {"AP50", value[2]}, {"AP75", value[3]}};

@@ -290,7 +290,9 @@ static pd_status detect_tensors(session *s, pd_err *err)
     PD_TRY_DONE(pd_detector_raw(d, pd_detector_form(d), x, info, n, dim[2], dim[3], &raw, err));
     PD_TRY_DONE(pd_detector_decode(d, info, found, count, err));
     PD_TRY_DONE(pd_st_create(&w, s->opt->raw, PD_ST_SORTED, err));
-    for (int i = 0; i < raw.count; i++) PD_TRY_DONE(pd_tensor_add(w, raw.name[i], raw.data[i], raw.shape[i], s->arena, err));
+    for (int i = 0; i < raw.count; i++)
+        PD_TRY_DONE(raw.type[i] == PD_I32 ? pd_tensor_add_ints(w, raw.name[i], raw.data[i], raw.shape[i], s->arena, err)
+                                          : pd_tensor_add(w, raw.name[i], raw.data[i], raw.shape[i], s->arena, err));
     PD_TRY_DONE(add_detections(w, found, count, n, room, s->arena, err));
     status = pd_st_commit(w, err);
     w = NULL;
@@ -339,7 +341,7 @@ int main(int argc, char **argv)
     pd_err err = PD_ERR_INIT;
     pd_status status = s.arena ? PD_OK : PD_FAIL(&err, PD_ENOMEM, "out of memory");
     if (status == PD_OK) status = pd_device_open(&device, args.device, args.threads, &err);
-    if (status == PD_OK) status = pd_model_open(&s.model, args.args[0], "retinanet", &o.hints, device, &err);
+    if (status == PD_OK) status = pd_model_open(&s.model, args.args[0], "detector", &o.hints, device, &err);
     if (status == PD_OK && o.max_dets) status = pd_detector_limit(s.model.detector, o.max_dets, &err);
     if (status == PD_OK) status = o.input ? detect_tensors(&s, &err) : detect_images(&s, &err);
     pd_model_close(&s.model);

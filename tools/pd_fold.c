@@ -5,6 +5,7 @@
 #include "engine/file.h"
 #include "engine/rng.h"
 #include "tools/cli.h"
+#include "tools/fold_proof.h"
 #include "tools/load_model.h"
 #include "tools/progress.h"
 
@@ -20,76 +21,39 @@ typedef struct options {
     pd_model_hints hints;
 } options;
 
-/* The outputs of one forward run, by name. */
-typedef struct outputs {
-    int count;
-    const char *name[PD_MAX_HEADS];
-    const float *data[PD_MAX_HEADS];
-    size_t elements[PD_MAX_HEADS];
-    pd_raw raw;
-} outputs;
-
-/* Largest difference of each output over all inputs. */
-typedef struct proof {
-    int count;
-    char name[PD_MAX_HEADS][16];
-    double absolute[PD_MAX_HEADS], largest[PD_MAX_HEADS];
-} proof;
-
-static pd_status run(outputs *out, pd_model *m, pd_form form, const float *x, int n, int h, int w, pd_err *err)
+/* One forward run, its outputs by name. */
+static pd_status run(pd_raw *out, pd_model *m, pd_form form, const float *x, int n, int h, int w, pd_err *err)
 {
-    static const char *const names[5] = {"c2", "c3", "c4", "c5", "logits"};
-    if (m->detector) {
-        PD_TRY(pd_detector_raw(m->detector, form, x, NULL, n, h, w, &out->raw, err));
-        out->count = out->raw.count;
-        for (int i = 0; i < out->count; i++) {
-            out->name[i] = out->raw.name[i];
-            out->data[i] = out->raw.data[i];
-            out->elements[i] = pd_shape_size(out->raw.shape[i]);
-        }
-        return PD_OK;
-    }
+    static const char *const names[4] = {"c2", "c3", "c4", "c5"};
+    if (m->detector) return pd_detector_raw(m->detector, form, x, NULL, n, h, w, out, err);
     pd_classified y;
     PD_TRY(pd_classifier_run(m->classifier, form, x, n, h, w, &y, err));
-    out->count = 5;
-    for (int i = 0; i < 5; i++) {
-        out->name[i] = names[i];
-        out->data[i] = i < 4 ? y.stage[i] : y.logits;
-        out->elements[i] = i < 4 ? pd_shape_size(y.stage_shape[i]) : (size_t)n * (size_t)m->meta.classes;
+    *out = (pd_raw){.count = 5, .name[4] = "logits", .data[4] = y.logits, .shape[4] = PD_SHAPE(n, m->meta.classes)};
+    for (int i = 0; i < 4; i++) {
+        snprintf(out->name[i], sizeof out->name[i], "%s", names[i]);
+        out->data[i] = y.stage[i];
+        out->shape[i] = y.stage_shape[i];
     }
     return PD_OK;
 }
 
 /* Runs both nets on one input. The first net's outputs are copied, as the second one's run may reuse memory. */
-static pd_status compare(proof *p, pd_model *whole, pd_model *folded, const float *x, int n, int h, int w, pd_err *err)
+static pd_status compare(pd_fold_proof *p, pd_model *whole, pd_model *folded, const float *x, int n, int h, int w, pd_err *err)
 {
-    outputs a, b;
-    float *copy = NULL;
-    size_t total = 0, at = 0;
-    PD_TRY(run(&a, whole, PD_FORM_EVAL, x, n, h, w, err));
-    for (int i = 0; i < a.count; i++) total += a.elements[i];
-    copy = malloc((total + 1) * sizeof *copy);
-    if (!copy) return PD_FAIL(err, PD_ENOMEM, "out of memory for a comparison");
-    for (int i = 0; i < a.count; i++) {
-        memcpy(copy + at, a.data[i], a.elements[i] * sizeof *copy);
-        at += a.elements[i];
-    }
-    const pd_status status = run(&b, folded, PD_FORM_FOLDED, x, n, h, w, err);
-    at = 0;
-    for (int i = 0; status == PD_OK && i < b.count; i++) {
-        snprintf(p->name[i], sizeof p->name[i], "%s", b.name[i]);
-        for (size_t k = 0; k < b.elements[i]; k++, at++) {
-            const double d = fabs((double)copy[at] - (double)b.data[i][k]);
-            p->absolute[i] = d <= p->absolute[i] ? p->absolute[i] : isnan(d) ? INFINITY : d;
-            p->largest[i] = fmax(p->largest[i], fabs((double)copy[at]));
-        }
-        p->count = b.count;
-    }
-    free(copy);
+    pd_raw out, copy;
+    pd_status status = PD_OK;
+    pd_arena *arena = pd_arena_new();
+    if (!arena) return PD_FAIL(err, PD_ENOMEM, "out of memory for a comparison");
+    PD_TRY_DONE(run(&out, whole, PD_FORM_EVAL, x, n, h, w, err));
+    PD_TRY_DONE(pd_raw_copy(&copy, &out, arena, err));
+    PD_TRY_DONE(run(&out, folded, PD_FORM_FOLDED, x, n, h, w, err));
+    status = pd_proof_add(p, &copy, &out, arena, err);
+done:
+    pd_arena_free(arena);
     return status;
 }
 
-static pd_status compare_random(proof *p, pd_model *whole, pd_model *folded, const options *o, pd_err *err)
+static pd_status compare_random(pd_fold_proof *p, pd_model *whole, pd_model *folded, const options *o, pd_err *err)
 {
     const int w = o->size[0], h = o->size[1];
     const size_t count = (size_t)h * (size_t)w * 3;
@@ -105,7 +69,7 @@ static pd_status compare_random(proof *p, pd_model *whole, pd_model *folded, con
     return status;
 }
 
-static pd_status compare_images(proof *p, pd_model *whole, pd_model *folded, const options *o, int *seen, pd_err *err)
+static pd_status compare_images(pd_fold_proof *p, pd_model *whole, pd_model *folded, const options *o, int *seen, pd_err *err)
 {
     pd_loader *loader = NULL;
     char **names, **paths;
@@ -138,7 +102,7 @@ static pd_status latency(double *ms, pd_model *m, pd_form form, int h, int w, pd
 {
     enum { RUNS = 9 };
     double t[RUNS];
-    outputs y;
+    pd_raw y;
     float *x = calloc((size_t)h * (size_t)w * 3, sizeof *x);
     if (!x) return PD_FAIL(err, PD_ENOMEM, "out of memory for a test image");
     pd_status status = run(&y, m, form, x, 1, h, w, err);
@@ -170,7 +134,7 @@ static pd_tape *tape_of(const pd_model *m)
 /* The folded twin of a model, its parameters filled. */
 static pd_status make_folded(pd_model *folded, pd_model *whole, pd_device *device, const options *o, pd_err *err)
 {
-    outputs y;
+    pd_raw y;
     float *x = calloc((size_t)o->size[0] * (size_t)o->size[1] * 3, sizeof *x);
     if (!x) return PD_FAIL(err, PD_ENOMEM, "out of memory for a test image");
     const pd_status status = run(&y, whole, PD_FORM_FUSED, x, 1, o->size[1], o->size[0], err);
@@ -211,20 +175,14 @@ static pd_status save(pd_model *folded, const char *path, pd_err *err)
 
 static pd_status fold(pd_model *whole, pd_model *folded, pd_device *device, const options *o, const char *path, pd_err *err)
 {
-    proof p = {0};
+    pd_fold_proof p = {0};
     int photos = 0;
-    bool held = true;
     double before, after;
     PD_TRY(make_folded(folded, whole, device, o, err));
     PD_TRY(compare_random(&p, whole, folded, o, err));
     if (o->images) PD_TRY(compare_images(&p, whole, folded, o, &photos, err));
-    printf("%-12s %14s %14s\n", "output", "largest diff.", "relative");
-    for (int i = 0; i < p.count; i++) {
-        const double relative = p.largest[i] > 0 ? p.absolute[i] / p.largest[i] : p.absolute[i];
-        printf("%-12s %14.3e %14.3e\n", p.name[i], p.absolute[i], relative);
-        held = held && relative <= BOUND;
-    }
-    if (!held)
+    pd_proof_print(&p, stdout);
+    if (!pd_proof_holds(&p, BOUND))
         return PD_FAIL(err, PD_EINVAL, "%s: the folded network differs by more than %g from the unfolded one; nothing is written",
                        path, BOUND);
     PD_TRY(latency(&before, whole, PD_FORM_EVAL, o->size[1], o->size[0], err));

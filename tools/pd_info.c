@@ -2,6 +2,7 @@
 #include "backbones/fold.h"
 #include "engine/json.h"
 #include "tools/cli.h"
+#include "tools/detector_figures.h"
 #include "tools/load_model.h"
 #include "tools/progress.h"
 
@@ -9,9 +10,10 @@
 #include <string.h>
 
 typedef struct options {
-    int size[2], classes;
+    int size[2], classes; /* 0: not given */
     const char *branches;
     bool table, layers, latency, json;
+    const pd_strings *sets; /* --set, for configurations */
     pd_device *device; /* for the latency */
 } options;
 
@@ -114,8 +116,10 @@ done:
     return status;
 }
 
-static pd_status describe(pd_arch arch, const options *o, pd_err *err)
+static pd_status describe(pd_arch arch, options *o, pd_err *err)
 {
+    if (!o->size[0]) o->size[0] = o->size[1] = 224;
+    if (!o->classes) o->classes = 1000;
     char name[32];
     figures deployed, whole, folded;
     double ms = 0;
@@ -154,6 +158,105 @@ static pd_status describe(pd_arch arch, const options *o, pd_err *err)
     return PD_OK;
 }
 
+/* ---- detectors ---- */
+
+static void put_figures(pd_json_writer *w, const pd_figures *f, const char *params, const char *trainable, const char *gmac)
+{
+    pd_json_put_double(w, params, f->params);
+    pd_json_put_double(w, trainable, f->trainable);
+    pd_json_put_double(w, gmac, f->macs / 1e9);
+}
+
+static pd_status print_detector_json(const pd_detector_settings *set, const options *o, const pd_detector_figures *f,
+                                     const pd_detector_figures *whole, int batch, size_t bytes, pd_err *err)
+{
+    char name[32], *text;
+    pd_json_writer *w = pd_json_object();
+    pd_json_put_string(w, "type", pd_detector_name(set->type));
+    pd_json_put_string(w, "arch", pd_arch_name(name, set->arch));
+    pd_json_put_string(w, "branches", pd_branches_text(set->arch.branches));
+    pd_json_put_int(w, "num_classes", set->classes);
+    pd_json_put_int(w, "width", o->size[0]);
+    pd_json_put_int(w, "height", o->size[1]);
+    put_figures(w, &f->total, "params_total", "params_trainable", "gmac");
+    pd_json_begin_object(w, "parts");
+    for (int k = 0; k < PD_PARTS; k++) {
+        if (!(f->part[k].params > 0)) continue;
+        pd_json_begin_object(w, pd_part_names[k]);
+        put_figures(w, &f->part[k], "params_total", "params_trainable", "gmac");
+        pd_json_end(w);
+    }
+    pd_json_end(w);
+    put_figures(w, &whole->total, "training_params_total", "training_params_trainable", "training_gmac");
+    pd_json_put_int(w, "training_batch", batch);
+    pd_json_put_double(w, "training_bytes", (double)bytes);
+    pd_arena *arena = pd_arena_new();
+    const pd_status status = arena ? pd_json_finish(&text, w, true, arena, err) : PD_FAIL(err, PD_ENOMEM, "out of memory");
+    if (status == PD_OK) puts(text);
+    pd_arena_free(arena);
+    return status;
+}
+
+static void print_row(const char *name, const pd_figures *f)
+{
+    printf("  %-18s %9.3f %15.3f %11.3f\n", name, f->macs / 1e9, f->params / 1e6, f->trainable / 1e6);
+}
+
+static pd_status describe_detector(const pd_detector_settings *set, int batch, options *o, pd_err *err)
+{
+    pd_detector_figures f, whole;
+    size_t bytes;
+    char name[32];
+    if (!o->size[0]) o->size[0] = 1280, o->size[1] = 800;
+    const int w = o->size[0], h = o->size[1];
+    PD_TRY(pd_count_detector(&f, PD_FORM_COUNT, set, h, w, err));
+    PD_TRY(pd_count_detector(&whole, PD_FORM_EVAL, set, h, w, err));
+    PD_TRY(pd_detector_training_bytes(&bytes, o->device, set, batch, h, w, err));
+    if (o->json) return print_detector_json(set, o, &f, &whole, batch, bytes, err);
+    printf("%s, %s%s%s%s, %d classes, one image of %dx%d\n", pd_detector_title(set->type), pd_arch_name(name, set->arch),
+           set->arch.branches ? " (" : "", pd_branches_text(set->arch.branches), set->arch.branches ? ")" : "", set->classes, w, h);
+    printf("  %-18s %9s %15s %11s\n", "", "GMAC", "M parameters", "trained");
+    for (int k = 0; k < PD_PARTS; k++)
+        if (f.part[k].params > 0) print_row(pd_part_names[k], &f.part[k]);
+    print_row("total", &f.total);
+    if (set->arch.branches) print_row("in training form", &whole.total);
+    printf("  training takes %.2f GB for %d images at a time\n", (double)bytes / 1e9, batch);
+    return PD_OK;
+}
+
+/* What a detector's configuration describes; classes: where it does not say. */
+static pd_status describe_det_config(const pd_config *c, int classes, options *o, pd_err *err)
+{
+    pd_det_config cfg;
+    pd_detector_settings set;
+    pd_arena *arena = pd_arena_new();
+    if (!arena) return PD_FAIL(err, PD_ENOMEM, "out of memory for a configuration");
+    pd_status status = pd_config_read(&cfg, c, &pd_det_table, arena, err);
+    if (status == PD_OK) status = pd_det_settings(&set, &cfg, o->classes ? o->classes : classes, err);
+    if (status == PD_OK && o->classes) set.classes = o->classes;
+    if (status == PD_OK) status = describe_detector(&set, cfg.train.micro_batch, o, err);
+    pd_arena_free(arena);
+    return status;
+}
+
+static pd_status describe_det_file(const char *path, const pd_model_meta *meta, options *o, pd_err *err)
+{
+    pd_config *c = NULL;
+    if (!meta->config) return PD_FAIL(err, PD_EFORMAT, "%s: holds no configuration: give that to pd_info instead", path);
+    PD_TRY(pd_config_parse(&c, path, meta->config, strlen(meta->config), err));
+    o->classes = meta->classes;
+    const pd_status status = describe_det_config(c, meta->classes, o, err);
+    pd_config_free(c);
+    return status;
+}
+
+/* ---- files ---- */
+
+static bool ends_with(const char *text, const char *end)
+{
+    return strlen(text) >= strlen(end) && !strcmp(text + strlen(text) - strlen(end), end);
+}
+
 static pd_status describe_file(const char *path, options *o, pd_err *err)
 {
     pd_st *file = NULL;
@@ -166,42 +269,40 @@ static pd_status describe_file(const char *path, options *o, pd_err *err)
         if (!o->json)
             printf("%s: a %s%s, %zu tensors\n", path, meta.folded ? "folded " : "", meta.type, pd_st_count(file));
         o->classes = meta.classes;
-        status = describe(meta.arch, o, err);
+        const bool classifier = !strcmp(meta.type, "classifier");
+        status = classifier ? describe(meta.arch, o, err) : describe_det_file(path, &meta, o, err);
     }
     pd_st_close(file);
     pd_arena_free(arena);
     return status;
 }
 
-static bool ends_with(const char *text, const char *end)
-{
-    return strlen(text) >= strlen(end) && !strcmp(text + strlen(text) - strlen(end), end);
-}
-
 static pd_status describe_config(const char *path, options *o, pd_err *err)
 {
     pd_config *c = NULL;
     pd_arch arch;
+    pd_status status = PD_OK;
     PD_TRY(pd_config_load(&c, path, err));
+    for (size_t i = 0; o->sets && i < o->sets->count; i++) PD_TRY_DONE(pd_config_set(c, o->sets->items[i], err));
     const char *name = pd_config_peek(c, "model.arch"), *branches = pd_config_peek(c, "model.branches");
-    if (!name) {
-        name = pd_config_peek(c, "model.backbone.arch");
-        branches = pd_config_peek(c, "model.backbone.branches");
-        if (name && !o->json) printf("%s: the backbone with a classifier's head\n", path);
+    if (!name && (pd_config_has(c, "model.type") || pd_config_has(c, "model.backbone"))) {
+        status = describe_det_config(c, 80, o, err);
+        goto done;
     }
-    pd_status status = name ? pd_arch_parse(&arch, name, branches, err) : PD_FAIL(err, PD_EFORMAT, "%s: names no architecture", path);
-    pd_config_free(c);
+    status = name ? pd_arch_parse(&arch, name, branches, err) : PD_FAIL(err, PD_EFORMAT, "%s: names no architecture", path);
     if (status == PD_OK) status = describe(arch, o, err);
+done:
+    pd_config_free(c);
     return status;
 }
 
 int main(int argc, char **argv)
 {
-    options o = {.size = {224, 224}, .classes = 1000};
+    options o = {.json = false};
     const pd_opt opts[] = {
         PD_OPT_FLAG(0, "table", &o.table, "the published table: GMAC and parameters of all networks"),
-        PD_OPT_SIZE(0, "input", "WxH", o.size, "size of the image (224)"),
-        PD_OPT_INT(0, "num-classes", "N", &o.classes, 1, 1000000, "classes (1000)"),
+        PD_OPT_SIZE(0, "input", "WxH", o.size, "size of the image (224; detectors 1280x800)"),
+        PD_OPT_INT(0, "num-classes", "N", &o.classes, 1, 1000000, "classes (1000; detectors 80)"),
         PD_OPT_STRING(0, "branches", "LIST", &o.branches, "s1,s2,skeleton,group or some of them"),
         PD_OPT_FLAG(0, "layers", &o.layers, "every operation of the training form"),
         PD_OPT_FLAG(0, "latency", &o.latency, "measure the folded network"),
@@ -213,7 +314,7 @@ int main(int argc, char **argv)
                         .example = "pd_info pd_b_resnet50 --latency",
                         .opts = opts,
                         .n_opts = sizeof opts / sizeof *opts,
-                        .common = PD_CLI_DEVICE | PD_CLI_THREADS,
+                        .common = PD_CLI_DEVICE | PD_CLI_THREADS | PD_CLI_SET,
                         .min_args = 0,
                         .max_args = 1};
     pd_cli_args args;
@@ -223,6 +324,7 @@ int main(int argc, char **argv)
         pd_cli_free(&args);
         return pd_cli_wrong(&cli, "an architecture, a configuration or a model is needed (or --table)");
     }
+    o.sets = &args.set;
     pd_err err = PD_ERR_INIT;
     pd_status status = pd_device_open(&o.device, args.device, args.threads, &err);
     if (status != PD_OK) {

@@ -46,3 +46,13 @@ pd_status pd_tensor_add(pd_st_writer *w, const char *name, const float *data, pd
     }
     return pd_st_add(w, name, PD_ST_F32, shape.rank, dims, copy, err);
 }
+
+pd_status pd_tensor_add_ints(pd_st_writer *w, const char *name, const int *data, pd_shape shape, pd_arena *arena, pd_err *err)
+{
+    int64_t *copy, dims[PD_MAX_RANK];
+    const size_t count = pd_shape_size(shape);
+    PD_TRY(PD_ALLOC(&copy, arena, count, err));
+    for (size_t i = 0; i < count; i++) copy[i] = data[i];
+    for (int i = 0; i < shape.rank; i++) dims[i] = shape.dim[i];
+    return pd_st_add(w, name, PD_ST_I64, shape.rank, dims, copy, err);
+}
