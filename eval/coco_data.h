@@ -114,6 +114,7 @@ struct pd_coco_dt {
     const pd_coco_gt *gt;
     char *name; /* of the file, "" from memory */
     pd_coco_dt_kind kind;
+    unsigned read; /* PD_COCO_READ_... that the file was opened with; from memory all */
     pd_coco_dt_notes notes;
     pd_coco_block *blocks; /* file order; from memory: any order of images */
     size_t n_blocks, capacity;

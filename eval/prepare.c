@@ -518,8 +518,6 @@ static pd_status check_object(const pd_coco_prepared *e, size_t at, pd_err *err)
         return pd_coco_object_fail(
             e->gt, at, err, o->has_bbox == PD_COCO_ABSENT ? "has no bbox" : "bbox is not a list of four numbers");
     if (type == PD_COCO_SEGM && o->has_mask != PD_COCO_GOOD) {
-        if (!(e->gt->options.read & PD_COCO_READ_MASKS))
-            return PD_FAIL(err, PD_EINVAL, "%s was opened without PD_COCO_READ_MASKS", e->gt->name);
         return pd_coco_object_fail(e->gt, at, err, "%s",
                                    o->has_mask == PD_COCO_ABSENT ? "has no segmentation" : o->mask_fault);
     }
@@ -567,12 +565,26 @@ size_t pd_coco_first_place(const pd_coco_prepared *e, size_t class_index, uint32
     return low;
 }
 
+/* Files were read for this type of evaluation: a box must not stand in for a mask that nobody read. */
+static pd_status check_read(const pd_coco_prepared *e, pd_err *err)
+{
+    static const unsigned wanted[] = {0, PD_COCO_READ_MASKS, PD_COCO_READ_KEYPOINTS};
+    static const char *const names[] = {"", "PD_COCO_READ_MASKS", "PD_COCO_READ_KEYPOINTS"};
+    const pd_coco_type type = e->params.type;
+    if (wanted[type] & ~e->gt->options.read)
+        return PD_FAIL(err, PD_EINVAL, "%s was opened without %s", e->gt->name, names[type]);
+    if (e->dt->kind == PD_COCO_DT_BOXES && (wanted[type] & ~e->dt->read))
+        return PD_FAIL(err, PD_EINVAL, "%s was opened without %s", e->dt->name, names[type]);
+    return PD_OK;
+}
+
 pd_status pd_coco_prepare(pd_coco_prepared *out, const pd_coco_gt *gt, const pd_coco_dt *dt,
                           const pd_coco_params *params, pd_layout layout, pd_pool *pool, pd_arena *memory, pd_err *err)
 {
     *out = (pd_coco_prepared){.layout = layout, .gt = gt, .dt = dt, .pool = pool, .memory = memory};
     if (dt->gt != gt) return PD_FAIL(err, PD_EINVAL, "%s was read for another ground truth", dt->name);
     PD_TRY(fill_params(out, params, err));
+    PD_TRY(check_read(out, err));
     PD_TRY(choose_images(out, err));
     PD_TRY(choose_classes(out, err));
     PD_TRY(check_items(out, err));

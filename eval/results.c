@@ -4,6 +4,7 @@
 #include "eval/records.h"
 #include "eval/text_file.h"
 
+#include <limits.h>
 #include <stdlib.h>
 
 /* What every piece of the file is read with. */
@@ -293,6 +294,7 @@ static pd_status read_blocks(pd_coco_dt *dt, pd_bytes text, bool mapped, const p
     pd_js j;
     pd_js_begin(&j, text.data, text.size, dt->name);
     PD_TRY(find_kind(&dt->kind, j, err));
+    dt->read = options->read;
     const reading in = {.gt = dt->gt, .name = dt->name, .kind = dt->kind, .options = *options};
     const pd_records_reader reader = {
         .part_size = sizeof(pd_coco_block), .read = read_record, .context = &in, .drop_text = mapped};
@@ -319,6 +321,7 @@ static pd_status make_dt(pd_coco_dt **out, const pd_coco_gt *gt, const char *nam
         return PD_FAIL(err, PD_ENOMEM, "out of memory");
     }
     dt->gt = gt;
+    dt->read = UINT_MAX;
     pthread_mutex_init(&dt->lock, NULL); /* cannot fail for the default kind */
     const pd_status status = pd_strdup(&dt->name, dt->memory, name, err);
     if (status == PD_OK)

@@ -258,8 +258,26 @@ static void test_boundary(void)
     close_files(f);
 }
 
+/* A box must not silently stand in for a mask that was not read. */
+static void test_not_read(void)
+{
+    pd_err err = PD_ERR_INIT;
+    pd_coco_gt *gt = NULL;
+    pd_coco_dt *dt = NULL;
+    pd_coco_result *r = NULL;
+    const pd_coco_params masks = {.type = PD_COCO_SEGM};
+    const pd_coco_gt_options read = {.read = PD_COCO_READ_MASKS};
+    PD_CHECK_OK(pd_coco_gt_open(&gt, PD_GOLDEN "/coco-eval/segm_with_boxes/gt.json", &read, NULL, &err));
+    PD_CHECK_OK(pd_coco_dt_open(&dt, gt, PD_GOLDEN "/coco-eval/segm_with_boxes/dt.json", NULL, NULL, &err));
+    PD_CHECK_FAILS(pd_coco_evaluate(&r, gt, dt, &masks, NULL, &err), PD_EINVAL,
+                   "dt.json was opened without PD_COCO_READ_MASKS");
+    pd_coco_dt_close(dt);
+    pd_coco_gt_close(gt);
+}
+
 int main(void)
 {
+    test_not_read();
     test_boundary();
     test_lvis();
     test_tide();
