@@ -63,9 +63,9 @@ static pd_status open_detector(pd_model *m, const pd_st *file, const pd_model_hi
     }
     if (!classes && (h->config || !pd_st_meta(file, "num_classes"))) classes = m->det.model.num_classes;
     const char *kind = pd_detector_name((pd_detector_type)m->det.model.type);
+    if (pd_st_meta(file, "type") && strcmp(kind, pd_st_meta(file, "type")) != 0)
+        return PD_FAIL(err, PD_EFORMAT, "%s: holds a %s, the configuration describes a %s", path, pd_st_meta(file, "type"), kind);
     PD_TRY(pd_model_meta_read(&m->meta, file, arch, branches, classes, kind, m->arena, err));
-    if (strcmp(kind, m->meta.type) != 0)
-        return PD_FAIL(err, PD_EFORMAT, "%s: holds a %s, the configuration describes a %s", path, m->meta.type, kind);
     pd_detector_settings set;
     PD_TRY(pd_det_settings(&set, &m->det, m->meta.classes, err));
     set.arch = m->meta.arch;
