@@ -204,12 +204,12 @@ static pd_status add_items(machine *m, pd_pickle *list, pd_pickle *const *items,
     if (need > c->room) {
         pd_pickle **wider;
         const size_t room = need > 2 * c->room ? need : 2 * c->room;
-        PD_TRY(PD_ALLOC(&wider, m->arena, room, err));
-        if (have) memcpy((void *)wider, (void *)list->as.list.items, have * sizeof *wider);
+        PD_TRY(pd_alloc((void *)&wider, m->arena, room, sizeof(pd_pickle *), err));
+        if (have) memcpy((void *)wider, (void *)list->as.list.items, have * sizeof(pd_pickle *));
         list->as.list.items = wider;
         c->room = room;
     }
-    if (count) memcpy((void *)(list->as.list.items + have), (const void *)items, count * sizeof *items);
+    if (count) memcpy((void *)(list->as.list.items + have), (const void *)items, count * sizeof(pd_pickle *));
     list->as.list.count = need;
     return PD_OK;
 }
@@ -591,9 +591,9 @@ pd_status pd_pickle_parse(pd_pickle_file *out, const char *name, const void *dat
     pd_status status = run(&m, err);
     if (status == PD_OK) status = check_tree(&m, m.stack[0], err);
     const pd_pickle **persistents = NULL;
-    if (status == PD_OK) status = PD_ALLOC(&persistents, arena, m.n_persistents, err);
+    if (status == PD_OK) status = pd_alloc((void *)&persistents, arena, m.n_persistents, sizeof(pd_pickle *), err);
     if (status == PD_OK) {
-        if (m.n_persistents) memcpy((void *)persistents, (void *)m.persistents, m.n_persistents * sizeof *persistents);
+        if (m.n_persistents) memcpy((void *)persistents, (void *)m.persistents, m.n_persistents * sizeof(pd_pickle *));
         *out = (pd_pickle_file){m.stack[0], m.at, persistents, m.n_persistents};
     }
     free((void *)m.stack);

@@ -13,7 +13,7 @@
 /* The number that the old form begins with. */
 #define OLD_MAGIC "\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 #define OLD_PROTOCOL 1001
-#define SHOWN 16 /* a dict around the state dict is listed entry by entry up to this size */
+#define SHOWN ((size_t)16) /* a dict around the state dict is listed entry by entry up to this size */
 
 /* Element types by storage class. */
 static const struct storage_type {
@@ -383,19 +383,24 @@ static pd_status read_others(pd_torch *f, const pd_pickle *root, const pd_pickle
     return PD_OK;
 }
 
-static pd_status no_state(pd_torch *f, const pd_pickle *root, const char *key, pd_err *err)
+/* Says what there is in place of a dict with tensors. */
+#define NO_STATE(f, root, key) (no_state((f), (root), (key), err), pd_status_same(PD_EFORMAT))
+static void no_state(const pd_torch *f, const pd_pickle *root, const char *key, pd_err *err)
 {
-    char list[320], what[96];
+    char list[320] = "nothing", what[96];
     size_t n = 0;
-    list[0] = '\0';
-    for (size_t i = 0; root->kind == PD_PICKLE_DICT && i < root->as.list.count && n + 110 < sizeof list; i += 2) {
+    const bool dict = root->kind == PD_PICKLE_DICT;
+    if (!dict) pd_pickle_describe(list, sizeof list, root);
+    for (size_t i = 0; dict && i < root->as.list.count && n + 110 < sizeof list; i += 2) {
         pd_pickle_describe(what, sizeof what, root->as.list.items[i]);
-        n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "; its entries: ", what);
+        n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", n ? ", " : "", what);
     }
-    if (!n) pd_pickle_describe(what, sizeof what, root);
-    if (key) return PD_FAIL(err, PD_EFORMAT, "%s: has no dict at \"%s\"%s", f->name, key, list);
-    return PD_FAIL(err, PD_EFORMAT, "%s: holds no dict with tensors%s%s%s", f->name, n ? list : ", but ", n ? "" : what,
-                   n ? "; give --key" : "");
+    if (key)
+        pd_fail(err, PD_EFORMAT, "%s: has no dict at \"%s\"; it holds %s", f->name, key, list);
+    else
+        pd_fail(err, PD_EFORMAT,
+                "%s: has no tensors where they were looked for (--key says where they are); it holds %s", f->name,
+                list);
 }
 
 static pd_status find_state(const pd_pickle **out, pd_torch *f, const pd_pickle *root, const char *key, pd_err *err)
@@ -411,13 +416,13 @@ static pd_status find_state(const pd_pickle **out, pd_torch *f, const pd_pickle 
     for (const char *p = key; p && *p && at;) {
         char part[128];
         const size_t n = strcspn(p, ".");
-        if (n >= sizeof part) return no_state(f, root, key, err);
+        if (n >= sizeof part) return NO_STATE(f, root, key);
         memcpy(part, p, n);
         part[n] = '\0';
         at = pd_pickle_get(at, part);
         p += n + (p[n] == '.');
     }
-    if (!at || at->kind != PD_PICKLE_DICT) return no_state(f, root, key, err);
+    if (!at || at->kind != PD_PICKLE_DICT) return NO_STATE(f, root, key);
     PD_TRY(pd_strdup(&f->key, f->arena, key ? key : "", err));
     *out = at;
     return PD_OK;
@@ -445,7 +450,7 @@ static pd_status read_tree(pd_torch *f, const pd_pickle *root, const pd_torch_op
     const pd_pickle *state;
     PD_TRY(find_state(&state, f, root, o->key, err));
     PD_TRY(read_state(f, state, err));
-    if (!f->n_tensors) return no_state(f, root, NULL, err);
+    if (!f->n_tensors) return NO_STATE(f, root, NULL);
     PD_TRY(no_name_twice(f, err));
     return read_others(f, root, state, err);
 }

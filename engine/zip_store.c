@@ -1,3 +1,4 @@
+#define ZLIB_CONST /* input is const */
 #include "engine/zip_store.h"
 
 #include <stdlib.h>
@@ -158,7 +159,7 @@ static pd_status inflate_entry(pd_bytes *out, const pd_zip *z, const pd_zip_entr
     if (inflateInit2(&s, -MAX_WBITS) != Z_OK) return PD_FAIL(err, PD_ENOMEM, "%s: %s: out of memory", z->name, e->name);
     size_t in = e->stored, room = e->size + 1; /* one more than should come shows when more comes */
     int code = Z_OK;
-    s.next_in = (unsigned char *)(uintptr_t)from;
+    s.next_in = from;
     s.next_out = to;
     while (code == Z_OK) {
         const size_t a = in < UINT32_MAX ? in : UINT32_MAX, b = room < UINT32_MAX ? room : UINT32_MAX;

@@ -70,8 +70,8 @@ static void pad_rows(void *arg, size_t begin, size_t end, int thread)
     }
 }
 
-/* Products of one chunk of channels with all taps, for all outputs. Meanwhile the kernels of the chunk that comes next are
- * asked for. */
+/* Products of one chunk of channels with all taps, for all outputs. Meanwhile the kernels of the chunk that comes next
+ * are asked for. */
 static void multiply_chunk(const work *a, const float *w, size_t panel, size_t first, size_t count, float *m)
 {
     const pd_conv_shape *s = a->s;
@@ -83,7 +83,8 @@ static void multiply_chunk(const work *a, const float *w, size_t panel, size_t f
         const size_t r = tap / (size_t)s->kw, q = tap % (size_t)s->kw;
         for (size_t oy = 0; oy < (size_t)s->oh; oy++) {
             if (!last || panel + 1 < pd_panels(s->k))
-                pd_panel_taps_fetch(a->taps, panel + last, (int)next, (int)rest_of_next, tap * (size_t)s->oh + oy, steps);
+                pd_panel_taps_fetch(a->taps, panel + last, (int)next, (int)rest_of_next, tap * (size_t)s->oh + oy,
+                                    steps);
             for (size_t ox = 0; ox < a->row_tiles; ox += ROWS) {
                 const size_t rest = a->row_tiles - ox, rows = rest < ROWS ? rest : ROWS;
                 const float *from =
@@ -118,9 +119,10 @@ static void compute_panels(void *arg, size_t begin, size_t end, int thread)
     const work *a = arg;
     float *room = (float *)(void *)(a->local + (size_t)thread * a->local_bytes), *m = room + room_floats(a->s);
     for (size_t panel = begin; panel < end; panel++) {
+        pd_taps_walk walk = pd_panel_taps_begin(a->taps, a->mix, panel, 0);
         for (int c = 0; c < a->s->c; c += PD_TAPS_CHUNK) {
             const int count = a->s->c - c < PD_TAPS_CHUNK ? a->s->c - c : PD_TAPS_CHUNK;
-            multiply_chunk(a, pd_panel_taps_get(a->taps, a->mix, panel, c, count, room), panel, (size_t)c, (size_t)count, m);
+            multiply_chunk(a, pd_panel_taps_next(&walk, count, room), panel, (size_t)c, (size_t)count, m);
         }
         put_outputs(a, panel * PANEL, m);
     }
@@ -129,9 +131,18 @@ static void compute_panels(void *arg, size_t begin, size_t end, int thread)
 void pd_panel_conv(pd_pool *pool, const pd_conv_shape *s, const float *x, const pd_panel_taps *taps, const float *mix,
                    float *y, const pd_wino_after *after, void *scratch)
 {
-    work a = {.isa = pd_wino_isa(), .s = s, .x = x, .taps = taps, .mix = mix, .y = y, .after = *after,
-              .padded = scratch, .width = (size_t)(s->w + 2 * s->pad_w), .row_tiles = row_tiles_of(s),
-              .local = (char *)scratch + padded_bytes(s), .local_bytes = local_bytes_of(s)};
+    work a = {.isa = pd_wino_isa(),
+              .s = s,
+              .x = x,
+              .taps = taps,
+              .mix = mix,
+              .y = y,
+              .after = *after,
+              .padded = scratch,
+              .width = (size_t)(s->w + 2 * s->pad_w),
+              .row_tiles = row_tiles_of(s),
+              .local = (char *)scratch + padded_bytes(s),
+              .local_bytes = local_bytes_of(s)};
     const size_t height = (size_t)(s->h + 2 * s->pad_h), pixels = a.width * (size_t)s->c;
     memset(a.padded + height * pixels, 0, (size_t)(ROWS * s->stride * s->c) * sizeof *a.padded);
     pd_parallel(pool, height, pad_rows, &a);

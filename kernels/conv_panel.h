@@ -1,5 +1,5 @@
-/* conv_panel.h: a direct convolution of one image whose kernels come from panel_taps.h, so that a mixture is used as soon
- * as it is made: in the cache, without ever being whole. For PD-B's convolutions that winograd.h does not take.
+/* conv_panel.h: a direct convolution of one image whose kernels come from panel_taps.h, so that a mixture is used as
+ * soon as it is made: in the cache, without ever being whole. For PD-B's convolutions that winograd.h does not take.
  *
  *   y (oh, ow, k) = relu?( conv(x (h, w, c), mixed kernels) + bias + residual )
  *

@@ -62,8 +62,8 @@ static pd_status plan_panels(pd_node *node, mix_state *s, pd_err *err)
     const int threads = pd_pool_threads(s->device->pool);
     s->by_panels = true;
     s->fast = pd_wino_add(&s->wino, &s->shape) && pd_wino_pays(&s->wino);
-    node->scratch_fwd = align_up(outputs(node) * sizeof(float)) + (s->fast ? pd_wino_fwd_scratch(&s->wino, threads)
-                                                                           : pd_panel_conv_scratch(&s->shape, threads));
+    node->scratch_fwd = align_up(outputs(node) * sizeof(float)) +
+                        (s->fast ? pd_wino_fwd_scratch(&s->wino, threads) : pd_panel_conv_scratch(&s->shape, threads));
     return pd_panel_taps_init(&s->taps, s->device, (int)mix_count(node), s->shape.k, s->shape.c,
                               s->shape.kh * s->shape.kw, err);
 }
@@ -76,16 +76,28 @@ static pd_status mix_plan(pd_node *node, pd_device *device, pd_err *err)
     if (!s) return PD_FAIL(err, PD_ENOMEM, "out of memory for a convolution");
     node->state = s;
     s->device = device;
-    s->shape = (pd_conv_shape){.n = 1, .h = x[1], .w = x[2], .c = x[3], .k = y[3], .kh = w[1], .kw = w[2],
-                               .stride = a->stride, .pad_h = a->pad_h, .pad_w = a->pad_w, .groups = 1, .oh = y[1],
+    s->shape = (pd_conv_shape){.n = 1,
+                               .h = x[1],
+                               .w = x[2],
+                               .c = x[3],
+                               .k = y[3],
+                               .kh = w[1],
+                               .kw = w[2],
+                               .stride = a->stride,
+                               .pad_h = a->pad_h,
+                               .pad_w = a->pad_w,
+                               .groups = 1,
+                               .oh = y[1],
                                .ow = y[2]};
-    if (node->in[KERNELS]->constant && !node->backward && pd_panel_conv_fits(&s->shape)) return plan_panels(node, s, err);
-    PD_TRY(pd_prim_conv_fwd(&s->fwd, device, &s->shape, true, node->in[RESIDUAL] != NULL, a->relu, node->backward, err));
+    if (node->in[KERNELS]->constant && !node->backward && pd_panel_conv_fits(&s->shape))
+        return plan_panels(node, s, err);
+    PD_TRY(
+        pd_prim_conv_fwd(&s->fwd, device, &s->shape, true, node->in[RESIDUAL] != NULL, a->relu, node->backward, err));
     PD_TRY(pd_prim_reorder_weights(&s->pack, &s->packed, device, &s->shape, &s->fwd, true, err));
     const size_t plain = align_up(kernel_count(node) * sizeof(float)), bias = align_up(outputs(node) * sizeof(float));
     /* a mixed bias, the mixed kernel packed and plain */
-    node->scratch_fwd = bias + align_up(s->packed) + plain +
-                        larger(align_up(s->pack.scratch_bytes), align_up(s->fwd.scratch_bytes));
+    node->scratch_fwd =
+        bias + align_up(s->packed) + plain + larger(align_up(s->pack.scratch_bytes), align_up(s->fwd.scratch_bytes));
     if (!node->backward) return PD_OK;
     const size_t image = align_up(pd_shape_size(node->in[X]->shape) / (size_t)(x[0] ? x[0] : 1) * sizeof(float));
     PD_TRY(pd_prim_conv_bwd_data(&s->bwd_data, device, &s->shape, err));
@@ -148,7 +160,8 @@ static pd_status mix_fwd(pd_node *node, const pd_run *run, pd_err *err)
 {
     mix_state *s = node->state;
     const size_t n = (size_t)node->in[X]->shape.dim[0], g = mix_count(node);
-    const size_t in = n ? pd_shape_size(node->in[X]->shape) / n : 0, out = n ? pd_shape_size(node->out[0]->shape) / n : 0;
+    const size_t in = n ? pd_shape_size(node->in[X]->shape) / n : 0,
+                 out = n ? pd_shape_size(node->out[0]->shape) / n : 0;
     const float *residual = node->in[RESIDUAL] ? node->in[RESIDUAL]->data : NULL;
     float *bias = node->scratch, *y = node->out[0]->data;
     char *scratch = (char *)node->scratch + align_up(outputs(node) * sizeof *bias);
@@ -169,7 +182,7 @@ static pd_status mix_fwd(pd_node *node, const pd_run *run, pd_err *err)
     return PD_OK;
 }
 
-/* ---- backward (kernels that change) ----------------------------------------------------------------------------------- */
+/* ---- backward (kernels that change) ------------------------------------------------------------------------------ */
 
 static void add_scaled(float *to, const float *from, float a, size_t n)
 {
@@ -215,7 +228,8 @@ static pd_status mix_bwd(pd_node *node, const pd_run *run, pd_err *err)
     const pd_conv_args *args = node->args;
     const size_t n = (size_t)node->in[X]->shape.dim[0], g = mix_count(node);
     const size_t k = (size_t)s->shape.k, count = kernel_count(node);
-    const size_t in = n ? pd_shape_size(node->in[X]->shape) / n : 0, out = n ? pd_shape_size(node->out[0]->shape) / n : 0;
+    const size_t in = n ? pd_shape_size(node->in[X]->shape) / n : 0,
+                 out = n ? pd_shape_size(node->out[0]->shape) / n : 0;
     char *scratch = node->scratch;
     float *db = (float *)(void *)scratch;
     scratch += align_up(k * sizeof *db);
@@ -238,8 +252,11 @@ static pd_status mix_bwd(pd_node *node, const pd_run *run, pd_err *err)
     for (size_t i = 0; i < n; i++) {
         float *dyi = dy + i * out;
         if (pd_wants_grad(node, X)) {
-            mixing m = {.kernels = node->in[KERNELS]->data, .count = count, .mix = (int)g,
-                        .a = (const float *)node->in[GATE]->data + i * g, .to = plain};
+            mixing m = {.kernels = node->in[KERNELS]->data,
+                        .count = count,
+                        .mix = (int)g,
+                        .a = (const float *)node->in[GATE]->data + i * g,
+                        .to = plain};
             pd_parallel(run->device->pool, count, mix_plain, &m);
             PD_TRY(pd_prim_run(&s->pack_data, s->device, (void *[]){plain, packed}, library, err));
             float *to = node->in[X]->grad + i * in;
@@ -247,8 +264,8 @@ static pd_status mix_bwd(pd_node *node, const pd_run *run, pd_err *err)
             PD_TRY(pd_prim_run(&s->bwd_data, s->device, (void *[]){add ? dx_image : to, packed, dyi}, library, err));
             if (add) add_scaled(to, dx_image, 1, in);
         }
-        PD_TRY(pd_prim_run(&s->bwd_weights, s->device,
-                           (void *[]){(float *)node->in[X]->data + i * in, packed, dyi}, library, err));
+        PD_TRY(pd_prim_run(&s->bwd_weights, s->device, (void *[]){(float *)node->in[X]->data + i * in, packed, dyi},
+                           library, err));
         PD_TRY(pd_prim_run(&s->unpack, s->device, (void *[]){packed, plain}, library, err));
         memset(db, 0, k * sizeof *db);
         for (size_t r = 0; r < out; r += k) add_scaled(db, dyi + r, 1, k);
@@ -265,9 +282,19 @@ static double mix_macs(const pd_node *node)
 }
 
 static const pd_kernel mix_cpu = {mix_plan, mix_fwd, mix_bwd, mix_release};
-static const pd_op mix_op = {.name = "mix_conv", .bwd_reads_in = 1u << X | 1u << GATE | 1u << KERNELS | 1u << BIAS,
-                             .bwd_reads_out = 1u, .out_over_in = 1 + RESIDUAL, .differentiable = true,
-                             .kernel = {[PD_CPU] = &mix_cpu}, .macs = mix_macs};
+static const pd_op mix_op = {.name = "mix_conv",
+                             .bwd_reads_in = 1u << X | 1u << GATE | 1u << KERNELS | 1u << BIAS,
+                             .bwd_reads_out = 1u,
+                             .out_over_in = 1 + RESIDUAL,
+                             .differentiable = true,
+                             .kernel = {[PD_CPU] = &mix_cpu},
+                             .macs = mix_macs};
+
+bool pd_mix_conv_is_reference(const pd_node *node)
+{
+    const mix_state *s = node->op == &mix_op ? node->state : NULL;
+    return s && (s->fwd.reference || s->bwd_data.reference || s->bwd_weights.reference);
+}
 
 pd_value *pd_mix_conv(pd_tape *t, const char *name, pd_value *x, pd_value *gate, pd_value *kernels, pd_value *bias,
                       pd_value *residual, pd_conv_args args)
@@ -276,8 +303,8 @@ pd_value *pd_mix_conv(pd_tape *t, const char *name, pd_value *x, pd_value *gate,
     const int *xd = x->shape.dim, *wd = kernels->shape.dim;
     char xs[64], ws[64];
     const int g = gate->shape.rank == 2 ? gate->shape.dim[1] : 0;
-    if (x->shape.rank != 4 || kernels->shape.rank != 4 || g < 1 || g > PD_MIX_MAX || args.groups != 1 || xd[3] != wd[3] ||
-        gate->shape.dim[0] != xd[0] || wd[0] % g || pd_shape_size(bias->shape) != (size_t)wd[0] ||
+    if (x->shape.rank != 4 || kernels->shape.rank != 4 || g < 1 || g > PD_MIX_MAX || args.groups != 1 ||
+        xd[3] != wd[3] || gate->shape.dim[0] != xd[0] || wd[0] % g || pd_shape_size(bias->shape) != (size_t)wd[0] ||
         xd[1] + 2 * args.pad_h < wd[1] || xd[2] + 2 * args.pad_w < wd[2]) {
         pd_tape_fail(t, PD_EINVAL, "%s: kernels %s to mix do not fit an input %s", name,
                      pd_shape_text(ws, kernels->shape), pd_shape_text(xs, x->shape));

@@ -18,4 +18,7 @@
 pd_value *pd_mix_conv(pd_tape *t, const char *name, pd_value *x, pd_value *gate, pd_value *kernels, pd_value *bias,
                       pd_value *residual, pd_conv_args args);
 
+/* As pd_conv_is_reference. */
+bool pd_mix_conv_is_reference(const pd_node *node);
+
 #endif

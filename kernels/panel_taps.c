@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HALF (PD_PANEL / 2) /* weights that share a scale */
-
 static size_t chunks_of(const pd_panel_taps *t)
 {
     return ((size_t)t->c + PD_TAPS_CHUNK - 1) / PD_TAPS_CHUNK;
@@ -84,7 +82,7 @@ static pd_status make_part(pd_part *p, const pd_panel_taps *t, const float *turn
     p->present = calloc(panels * c, sizeof *p->present);
     p->start = calloc(panels * chunks_of(t) + 1, sizeof *p->start);
     if (!p->present || !p->start) return PD_FAIL(err, PD_ENOMEM, "out of memory for kernels to mix");
-    PD_TRY(t->device->alloc(t->device, (void **)&p->scale, (used + 1) * 2 * sizeof *p->scale, err));
+    PD_TRY(t->device->alloc(t->device, (void **)&p->scale, (used + 1) * sizeof *p->scale, err));
     PD_TRY(t->device->alloc(t->device, (void **)&p->value, (used + 1) * PD_PANEL * sizeof *p->value, err));
     for (size_t i = 0; i < rows; i++) {
         const size_t channel = i / taps % c, panel = i / taps / c;
@@ -93,13 +91,10 @@ static pd_status make_part(pd_part *p, const pd_panel_taps *t, const float *turn
             p->start[panel * chunks_of(t) + channel / PD_TAPS_CHUNK] = (uint32_t)n;
         if (all_zero(from)) continue;
         p->present[panel * c + channel] |= (uint16_t)(1u << i % taps);
-        for (int h = 0; h < 2; h++) {
-            float top = 0;
-            for (int o = h * HALF; o < (h + 1) * HALF; o++) top = fmaxf(top, fabsf(from[o]));
-            p->scale[2 * n + (size_t)h] = top / 32767;
-            for (int o = h * HALF; o < (h + 1) * HALF; o++)
-                p->value[n * PD_PANEL + (size_t)o] = (int16_t)(top > 0 ? lrintf(from[o] / top * 32767) : 0);
-        }
+        float top = 0;
+        for (int o = 0; o < PD_PANEL; o++) top = fmaxf(top, fabsf(from[o]));
+        p->scale[n] = top / 32767;
+        for (size_t o = 0; o < PD_PANEL; o++) p->value[n * PD_PANEL + o] = (int16_t)lrintf(from[o] / top * 32767);
         n++;
     }
     p->start[panels * chunks_of(t)] = (uint32_t)n;
@@ -130,40 +125,48 @@ PD_INLINE size_t add_part(float *restrict to, const float *restrict scale, const
     size_t n = 0;
     for (; present; present &= present - 1, n++) {
         float *restrict v = to + (size_t)__builtin_ctz(present) * PD_PANEL;
-        const float low = a * scale[2 * n], high = a * scale[2 * n + 1];
+        const float s = a * scale[n];
         const int16_t *restrict from = value + n * PD_PANEL;
-        for (int o = 0; o < HALF; o++) v[o] = low * (float)from[o] + (set ? 0.f : v[o]);
-        for (int o = HALF; o < PD_PANEL; o++) v[o] = high * (float)from[o] + (set ? 0.f : v[o]);
+        for (int o = 0; o < PD_PANEL; o++) v[o] = s * (float)from[o] + (set ? 0.f : v[o]);
     }
     return n;
 }
 
-PD_CLONES static void mix_channels(const pd_panel_taps *t, const float *mix, size_t panel, size_t first, size_t count,
-                                   float *room)
+PD_CLONES static void mix_channels(pd_taps_walk *w, size_t count, float *room)
 {
+    const pd_panel_taps *t = w->t;
     const size_t width = channel_floats(t), c = (size_t)t->c;
     const unsigned all = (1u << t->taps) - 1;
-    size_t at[PD_MIX_MAX];
-    for (int i = 0; i < t->g; i++) at[i] = t->part[i].start[panel * chunks_of(t) + first / PD_TAPS_CHUNK];
-    for (size_t k = 0; k < count; k++, room += width)
+    for (const size_t end = w->channel + count; w->channel < end; w->channel++, room += width)
         for (int i = 0; i < t->g; i++) {
             const pd_part *p = &t->part[i];
-            const float *scale = p->scale + 2 * at[i];
-            const int16_t *value = p->value + at[i] * PD_PANEL;
-            const unsigned present = p->present[panel * c + first + k];
+            const float *scale = p->scale + w->at[i];
+            const int16_t *value = p->value + w->at[i] * PD_PANEL;
+            const unsigned present = p->present[w->panel * c + w->channel];
             if (i == 0 && present != all) memset(room, 0, width * sizeof *room);
             if (i == 0)
-                at[i] += add_part(room, scale, value, present, mix[i], true);
+                w->at[i] += add_part(room, scale, value, present, w->mix[i], true);
             else
-                at[i] += add_part(room, scale, value, present, mix[i], false);
+                w->at[i] += add_part(room, scale, value, present, w->mix[i], false);
         }
 }
 
-const float *pd_panel_taps_get(const pd_panel_taps *t, const float *mix, size_t panel, int first, int count,
-                               float *room)
+pd_taps_walk pd_panel_taps_begin(const pd_panel_taps *t, const float *mix, size_t panel, int first)
 {
-    if (t->single) return t->single + (panel * (size_t)t->c + (size_t)first) * channel_floats(t);
-    mix_channels(t, mix, panel, (size_t)first, (size_t)count, room);
+    pd_taps_walk w = {.t = t, .mix = mix, .panel = panel, .channel = (size_t)first};
+    for (int i = 0; i < t->g && !t->single; i++)
+        w.at[i] = t->part[i].start[panel * chunks_of(t) + (size_t)first / PD_TAPS_CHUNK];
+    return w;
+}
+
+const float *pd_panel_taps_next(pd_taps_walk *w, int count, float *room)
+{
+    if (w->t->single) {
+        const float *taps = w->t->single + (w->panel * (size_t)w->t->c + w->channel) * channel_floats(w->t);
+        w->channel += (size_t)count;
+        return taps;
+    }
+    mix_channels(w, (size_t)count, room);
     return room;
 }
 
@@ -187,6 +190,6 @@ void pd_panel_taps_fetch(const pd_panel_taps *t, size_t panel, int first, int co
         const pd_part *p = &t->part[i];
         const size_t begin = p->start[chunk], n = p->start[chunk + 1] - begin;
         fetch_bytes(p->value + begin * PD_PANEL, n * PD_PANEL * sizeof *p->value, step, steps);
-        fetch_bytes(p->scale + 2 * begin, n * 2 * sizeof *p->scale, step, steps);
+        fetch_bytes(p->scale + begin, n * sizeof *p->scale, step, steps);
     }
 }

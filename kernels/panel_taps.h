@@ -4,11 +4,11 @@
  *   w     (g * k, r, s, c): g kernels one behind the other, g <= PD_MIX_MAX
  *   taps  (panels, c, r * s, PD_PANEL): taps[..][o] of panel p is output channel p * PD_PANEL + o; 0 behind the last
  *
- * A single kernel is kept in float32. Kernels to mix are kept as 16-bit numbers with a scale for every 16 of them, because
- * mixing costs memory traffic: a weight is off by at most 2^-16 of the largest of its 16 (the folded PD-B networks stay
- * within 1e-4 of the reference, tests/test_paradise.c). Where 32 of them are all zero nothing is kept: a folded 3x1 + 1x3
- * has 4 empty taps of 9, of a folded kernel of 64 groups most is empty. Read-only while it is used: any number of
- * threads. */
+ * A single kernel is kept in float32. Kernels to mix are kept as 16-bit numbers with a scale for every 32 of them,
+ * because mixing costs memory traffic: a weight is off by at most 2^-16 of the largest of its 32 (the folded PD-B
+ * networks stay within 1e-4 of the reference, tests/test_paradise.c). Where all 32 are zero nothing is kept: a folded
+ * 3x1 + 1x3 has 4 empty taps of 9, of a folded kernel of 64 groups most is empty. Read-only while it is used: any
+ * number of threads. */
 #ifndef PD_PANEL_TAPS_H
 #define PD_PANEL_TAPS_H
 
@@ -25,7 +25,7 @@
 typedef struct pd_part {
     uint16_t *present; /* (panels, c): bit t: tap t is there */
     uint32_t *start;   /* (panels, chunks of c): index of the chunk's first part */
-    float *scale;      /* (parts, 2) */
+    float *scale;      /* (parts) */
     int16_t *value;    /* (parts, PD_PANEL) */
 } pd_part;
 
@@ -43,12 +43,21 @@ void pd_panel_taps_free(pd_panel_taps *t); /* zeroed: nothing happens */
 /* Takes over new kernels. */
 pd_status pd_panel_taps_set(pd_panel_taps *t, const float *w, pd_err *err);
 
-/* (count, taps, PD_PANEL) of channels first .. first + count - 1, `first` a multiple of PD_TAPS_CHUNK: the single kernel, or
- * the sum of mix[i] * kernel i, written into room (PD_TAPS_CHUNK * taps * PD_PANEL floats). */
-const float *pd_panel_taps_get(const pd_panel_taps *t, const float *mix, size_t panel, int first, int count,
-                               float *room);
+/* A walk over the channels of one panel, from `first` (a multiple of PD_TAPS_CHUNK) on. mix: (g), NULL for a single
+ * kernel. */
+typedef struct pd_taps_walk {
+    const pd_panel_taps *t;
+    const float *mix;
+    size_t panel, channel, at[PD_MIX_MAX];
+} pd_taps_walk;
+pd_taps_walk pd_panel_taps_begin(const pd_panel_taps *t, const float *mix, size_t panel, int first);
 
-/* Asks for share `step` of `steps` of what the call above will read, so that it comes while something else is computed. */
+/* (count, taps, PD_PANEL) of the next `count` channels: the single kernel, or the sum of mix[i] * kernel i, written
+ * into room (count * taps * PD_PANEL floats). */
+const float *pd_panel_taps_next(pd_taps_walk *walk, int count, float *room);
+
+/* Asks for share `step` of `steps` of what a walk over these channels will read, so that it comes while something else
+ * is computed. */
 void pd_panel_taps_fetch(const pd_panel_taps *t, size_t panel, int first, int count, size_t step, size_t steps);
 
 static inline size_t pd_panels(int k)

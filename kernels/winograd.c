@@ -35,7 +35,8 @@ typedef struct work {
     bool relu;
 } work;
 
-#define ROOM ((size_t)CHUNK * 9 * PANEL)
+#define STEP 8 /* channels whose taps are mixed at a time: they stay in the first cache */
+#define ROOM ((size_t)STEP * 9 * PANEL)
 
 /* Which result a panel belongs to and its first channel. */
 static int find_panel(const work *a, size_t panel, int *first, int *lanes)
@@ -52,7 +53,29 @@ static wino_form chunk_form(const work *a, int result, const wino_chunk *k)
     return pd_wino_form_of(a->t.s, a->flip ? k->source : result);
 }
 
-/* U of one chunk for one panel. room: for mixed taps. */
+/* The chunk of a panel that comes next: its constant kernels are asked for meanwhile. */
+typedef struct upcoming {
+    const wino_chunk *chunk; /* NULL: nothing to ask for */
+    size_t panel;
+} upcoming;
+
+static void ask_for(const work *a, upcoming next, size_t step, size_t steps)
+{
+    if (next.chunk) pd_panel_taps_fetch(a->taps, next.panel, next.chunk->first, next.chunk->count, step, steps);
+}
+
+/* U of one chunk of constant kernels. room: for mixed taps. */
+static void turn_kernels(const work *a, size_t panel, const wino_chunk *k, float *u, float *room)
+{
+    const wino_form form = pd_wino_form_of(a->t.s, 0);
+    pd_taps_walk walk = pd_panel_taps_begin(a->taps, a->mix, panel, k->first);
+    for (int c = 0; c < k->count; c += STEP) {
+        a->t.isa->turned(pd_panel_taps_next(&walk, STEP, room), form, STEP, u + c * PANEL,
+                         wino_plane((size_t)k->count, PANEL));
+    }
+}
+
+/* U of one chunk for one panel. */
 static void make_kernels(const work *a, size_t panel, const wino_chunk *k, float *u, float *room)
 {
     int first, lanes;
@@ -60,7 +83,7 @@ static void make_kernels(const work *a, size_t panel, const wino_chunk *k, float
     const wino_form form = pd_wino_form_of(a->t.s, conv);
     const size_t depth = (size_t)k->count, plane = wino_plane(depth, PANEL);
     if (a->taps) {
-        a->t.isa->turned(pd_panel_taps_get(a->taps, a->mix, panel, k->first, k->count, room), form, depth, u, plane);
+        turn_kernels(a, panel, k, u, room);
         return;
     }
     const size_t tstride = (size_t)a->t.s->c, kstride = tstride * (size_t)((form.tall ? 3 : 1) * (form.wide ? 3 : 1));
@@ -73,12 +96,6 @@ static void make_kernels(const work *a, size_t panel, const wino_chunk *k, float
                          plane);
 }
 
-/* The chunk of a panel that comes next: its constant kernels are asked for during the products of this one. */
-typedef struct upcoming {
-    const wino_chunk *chunk; /* NULL: nothing to ask for */
-    size_t panel;
-} upcoming;
-
 /* Adds one chunk's products to m; started: places that have some already. */
 static void multiply_chunk(const work *a, int j, const wino_chunk *k, size_t rows, const float *v, const float *u,
                            float *m, bool *started, upcoming next)
@@ -87,7 +104,7 @@ static void multiply_chunk(const work *a, int j, const wino_chunk *k, size_t row
     const size_t plane = wino_plane(a->t.block, PANEL);
     const wino_form form = chunk_form(a, j, k);
     for (size_t p = 0; p < PLACES; p++) {
-        if (next.chunk) pd_panel_taps_fetch(a->taps, next.panel, next.chunk->first, next.chunk->count, p, PLACES);
+        ask_for(a, next, p, PLACES);
         if (pd_wino_place_is_zero(form, (int)p)) continue;
         for (size_t r = 0; r < rows; r += ROWS)
             a->t.isa->by_rows(v + p * vplane + r * depth, depth, u + p * uplane, PANEL, depth,
@@ -157,7 +174,8 @@ static void own_blocks(void *arg, size_t begin, size_t end, int thread)
     float *m = local_memory(a, thread), *v = m + PLACES * wino_plane(a->t.block, PANEL);
     for (size_t block = begin; block < end; block++) {
         for (const wino_chunk *k = a->t.chunk; k < a->t.chunk + a->t.chunks; k++)
-            pd_wino_transform(&a->t, block, 0, wino_round_up(pd_wino_block_tiles(&a->t, block), 4), k, 0, k->count, false, v);
+            pd_wino_transform(&a->t, block, 0, wino_round_up(pd_wino_block_tiles(&a->t, block), 4), k, 0, k->count,
+                              false, v);
         for (size_t panel = 0; panel < a->panels; panel++)
             multiply_block(a, block, panel, v, a->u + panel * a->t.u_panel, NULL, NULL, m);
     }

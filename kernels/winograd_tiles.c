@@ -109,7 +109,7 @@ static void find_pixels(const pd_wino_shape *s, const float *x, int c, int n, in
 }
 
 void pd_wino_transform(const wino_tiles *t, size_t block, size_t begin, size_t end, const wino_chunk *k, int first,
-                    int count, bool gradient, float *v)
+                       int count, bool gradient, float *v)
 {
     const wino_source *from = &t->source[k->source];
     const float *x = from->x + k->first + first;

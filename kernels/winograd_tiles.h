@@ -47,7 +47,7 @@ void pd_wino_tile_at(const wino_tiles *t, size_t tile, int *n, int *y, int *x);
 /* V of tiles [begin, end) of a block, for channels first .. first + count - 1 of a chunk (multiples of 16); the tiles
  * behind the block's last are zeros. gradient: of 4 x 4 gradients instead of 6 x 6 inputs. v: the block's. */
 void pd_wino_transform(const wino_tiles *t, size_t block, size_t begin, size_t end, const wino_chunk *k, int first,
-                    int count, bool gradient, float *v);
+                       int count, bool gradient, float *v);
 
 /* A 1-wide kernel is zero in columns 0 and 5 of the 36 places. */
 bool pd_wino_place_is_zero(wino_form f, int place);

@@ -83,7 +83,8 @@ static void multiply(const work *a, const wino_tiles *dy, int conv, size_t job, 
 {
     size_t k0, c0;
     find_job(a, conv, job, &k0, &c0);
-    const size_t rows = wino_least((size_t)a->x.s->conv[conv].k - k0, a->rows), depth = pd_wino_block_tiles(&a->x, block);
+    const size_t rows = wino_least((size_t)a->x.s->conv[conv].k - k0, a->rows),
+                 depth = pd_wino_block_tiles(&a->x, block);
     const wino_form form = pd_wino_form_of(a->x.s, conv);
     const wino_chunk *kx = &a->x.chunk[c0 / CHUNK], *kd = &dy->chunk[k0 / CHUNK];
     const size_t xplane = wino_plane(a->x.block, (size_t)kx->count), dplane = wino_plane(a->x.block, (size_t)kd->count);
@@ -127,8 +128,8 @@ static void own_groups(void *arg, size_t begin, size_t end, int thread)
                 if (!a->dw[j]) continue;
                 point_at(&dy, a->gradient[j], s->conv[j].k);
                 for (int i = 0; i < dy.chunks; i++)
-                    pd_wino_transform(&dy, block, 0, pd_wino_block_tiles(&dy, block), &dy.chunk[i], 0, dy.chunk[i].count,
-                                   true, d);
+                    pd_wino_transform(&dy, block, 0, pd_wino_block_tiles(&dy, block), &dy.chunk[i], 0,
+                                      dy.chunk[i].count, true, d);
                 for (size_t job = p0 * row_jobs(a, j); job < p1 * row_jobs(a, j); job++)
                     multiply(a, &dy, j, job, block, v, d, sum + job * job_floats(a), block > b0);
             }
@@ -176,8 +177,8 @@ static void transform_gradients(void *arg, size_t begin, size_t end, int thread)
     for (size_t job = begin; job < end; job++) {
         const size_t block = job / (size_t)a->dy.chunks;
         const wino_chunk *k = &a->dy.chunk[job % (size_t)a->dy.chunks];
-        pd_wino_transform(&a->dy, a->first + block, 0, pd_wino_block_tiles(&a->dy, a->first + block), k, 0, k->count, true,
-                       a->d + block * a->dy.v_block);
+        pd_wino_transform(&a->dy, a->first + block, 0, pd_wino_block_tiles(&a->dy, a->first + block), k, 0, k->count,
+                          true, a->d + block * a->dy.v_block);
     }
 }
 

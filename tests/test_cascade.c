@@ -196,6 +196,34 @@ static void test_draws(void)
     golden_loss_close(&g);
 }
 
+/* Images without any object, and no room for one: everything is background. */
+static void test_no_objects(void)
+{
+    golden_loss g;
+    PD_ROW("no objects");
+    if (golden_loss_open(&g, "cascade_loss_ragged_resnet18")) {
+        pd_detector *d = golden_loss_detector(cascade(), &g);
+        pd_losses losses = {0};
+        g.counts[0] = g.counts[1] = g.batch.max_boxes = 0;
+        g.batch.boxes = NULL;
+        g.batch.box_labels = NULL;
+        PD_CHECK_OK(pd_detector_loss(d, &g.batch, 0, &losses, &err));
+        PD_CHECK_INT(losses.positives, 0);
+        PD_CHECK_INT(losses.count, 2 + 3 * STAGES);
+        for (int i = 0; i < losses.count; i++) {
+            const bool box = strstr(losses.name[i], "bbox") != NULL;
+            PD_CHECK_MSG(box ? losses.value[i] == 0 : isfinite(losses.value[i]), "%s is %g", losses.name[i],
+                         (double)losses.value[i]);
+        }
+        PD_CHECK(losses.loss > 0);
+        PD_CHECK_OK(pd_detector_backward(d, false, &err));
+        const pd_param *reg = pd_params_find(pd_detector_params(d), "roi_head.bbox_head.1.fc_reg.weight");
+        for (size_t i = 0; reg && i < reg->count; i++) PD_CHECK(reg->grad[i] == 0);
+        pd_detector_free(d);
+    }
+    golden_loss_close(&g);
+}
+
 /* ---- what has no golden file ---- */
 
 /* One stage: other names, the same first stage. */
@@ -278,6 +306,7 @@ int main(void)
     test_loss("cascade_loss_resnet18");
     test_loss("cascade_loss_ragged_resnet18");
     test_draws();
+    test_no_objects();
     test_faster();
     test_small_image();
     pd_device_close(device);

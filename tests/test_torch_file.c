@@ -143,7 +143,7 @@ static void test_golden(void)
         if (f) PD_CHECK_STR(elements(text, f, "0.momentum_buffer"), "F32 1x2: 1 1");
         pd_torch_close(f);
         PD_CHECK_FAILS(pd_torch_open(&f, path, &wrong, &err), PD_EFORMAT,
-                       "has no dict at \"optimizer.nothing\"; its entries: \"epoch\"");
+                       "has no dict at \"optimizer.nothing\"; it holds \"epoch\", \"arch\"");
     }
     PD_ROW("");
 }
@@ -574,6 +574,58 @@ static void test_zip(const char *path)
     unlink(path);
 }
 
+/* Archives that are whole, but no files of torch.save. */
+static void test_archives(const char *path)
+{
+// clang-format off
+#define W P "}X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0" "0NK\x02tQK\0K\x02\x85K\1\x85\x89NtRs."
+#define TEXT(text) text, sizeof(text) - 1
+    static const struct {
+        const char *row, *error;
+        struct {
+            const char *name, *data;
+            size_t size;
+        } entries[4];
+    } rows[] = {
+        {"sane", NULL, {{"a/data.pkl", TEXT(W)}, {"a/data/0", TEXT("12345678")}, {"a/byteorder", TEXT("little")}}},
+        {"the other way round", "another byte order", {{"a/data.pkl", TEXT(W)}, {"a/data/0", TEXT("12345678")}, {"a/byteorder", TEXT("big")}}},
+        {"no pickle", "without data.pkl", {{"word/document.xml", TEXT("<")}}},
+        {"a pickle further down", "without data.pkl", {{"a/b/data.pkl", TEXT(W)}}},
+        {"two", "holds both a/data.pkl and b/data.pkl", {{"a/data.pkl", TEXT(W)}, {"b/data.pkl", TEXT(W)}}},
+        {"no storage", "a/data/0 is missing", {{"a/data.pkl", TEXT(W)}}},
+        {"a storage elsewhere", "a/data/0 is missing", {{"a/data.pkl", TEXT(W)}, {"b/data/0", TEXT("12345678")}}},
+        {"a short storage", "a/data/0 has 7 bytes, 2 elements of 4", {{"a/data.pkl", TEXT(W)}, {"a/data/0", TEXT("1234567")}}},
+        {"a long storage", "a/data/0 has 9 bytes, 2 elements of 4", {{"a/data.pkl", TEXT(W)}, {"a/data/0", TEXT("123456789")}}},
+        {"no tensor", "has no tensors where they were looked for (--key says where they are); it holds \"a\"", {{"a/data.pkl", TEXT(P "}U\x01" "aNs.")}}},
+        {"no dict", "it holds a list of 0", {{"a/data.pkl", TEXT(P "].")}}},
+        {"an empty dict", "it holds nothing", {{"a/data.pkl", TEXT(P "}.")}}},
+        {"a key of bytes", "has a byte that is no text", {{"a/data.pkl", TEXT(P "}U\x01\xff" "Ns.")}}},
+        {"a key with an escape", "has a byte that is no text", {{"a/data.pkl", TEXT(P "}U\x01\x1b" "Ns.")}}},
+        {"a key of nothing", "a key that is None, expected text", {{"a/data.pkl", TEXT(P "}NNs.")}}},
+        {"a key twice", "key w is there twice", {{"a/data.pkl", TEXT(P "}(U\x01wctorch._utils\n_rebuild_tensor_v2\n((U\7storagectorch\nFloatStorage\nU\x01" "0NK\0tQK\0K\0\x85K\1\x85tRq\0U\1wh\0u.")}}},
+    };
+    // clang-format on
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        pd_err err = PD_ERR_INIT;
+        pd_zip_writer *w = NULL;
+        pd_torch *f = NULL;
+        PD_ROW(rows[i].row);
+        PD_CHECK_OK(pd_zip_create(&w, path, &err));
+        for (int k = 0; rows[i].entries[k].name; k++) {
+            PD_CHECK_OK(pd_zip_begin(w, rows[i].entries[k].name, rows[i].entries[k].size, &err));
+            pd_zip_put(w, rows[i].entries[k].data, rows[i].entries[k].size);
+        }
+        PD_CHECK_OK(pd_zip_commit(w, &err));
+        if (rows[i].error)
+            PD_CHECK_FAILS(pd_torch_open(&f, path, &plain, &err), PD_EFORMAT, rows[i].error);
+        else
+            PD_CHECK_OK(pd_torch_open(&f, path, &plain, &err));
+        pd_torch_close(f);
+    }
+    PD_ROW("");
+    unlink(path);
+}
+
 int main(void)
 {
     char dir[256], path[300];
@@ -592,6 +644,7 @@ int main(void)
     PD_CHECK_OK(write_and_read(path, &err));
     unlink(path);
     test_zip(path);
+    test_archives(path);
     test_faults(path);
     unlink(path);
     rmdir(dir);

@@ -125,7 +125,7 @@ static int by_new_name(const void *a, const void *b)
 static pd_status map_items(job *j, pd_err *err)
 {
     PD_TRY(PD_ALLOC(&j->items, j->arena, j->count, err));
-    PD_TRY(pd_alloc((void *)&j->sorted, j->arena, j->count, sizeof *j->sorted, err));
+    PD_TRY(pd_alloc((void *)&j->sorted, j->arena, j->count, sizeof(item *), err));
     for (size_t i = 0; i < j->count; i++) {
         item *it = &j->items[i];
         pd_map_change change = PD_MAP_KEEP;
@@ -145,7 +145,7 @@ static pd_status map_items(job *j, pd_err *err)
                        "%s: none of its %zu tensors has a name that the map %s knows; --list shows them, --map none "
                        "takes them as they are",
                        j->in, j->count, pd_map_name(j->map));
-    qsort((void *)j->sorted, j->taken, sizeof *j->sorted, by_new_name);
+    qsort((void *)j->sorted, j->taken, sizeof(item *), by_new_name);
     for (size_t i = 1; i < j->taken; i++)
         if (!strcmp(j->sorted[i - 1]->to.name, j->sorted[i]->to.name))
             return PD_FAIL(err, PD_EFORMAT, "%s: %s and %s both become %s", j->in, j->sorted[i - 1]->from,
@@ -159,7 +159,7 @@ static pd_status map_items(job *j, pd_err *err)
 static const item *find(const job *j, const char *name)
 {
     const item key = {.to = {.name = name}}, *want = &key;
-    item **at = bsearch((const void *)&want, (void *)j->sorted, j->taken, sizeof *j->sorted, by_new_name);
+    item **at = bsearch((const void *)&want, (void *)j->sorted, j->taken, sizeof(item *), by_new_name);
     return at ? *at : NULL;
 }
 
