@@ -66,6 +66,12 @@ static pd_status open_detector(pd_model *m, const pd_st *file, const pd_model_hi
     if (pd_st_meta(file, "type") && strcmp(kind, pd_st_meta(file, "type")) != 0)
         return PD_FAIL(err, PD_EFORMAT, "%s: holds a %s, the configuration describes a %s", path, pd_st_meta(file, "type"), kind);
     PD_TRY(pd_model_meta_read(&m->meta, file, arch, branches, classes, kind, m->arena, err));
+    m->det.model.num_classes = m->meta.classes;
+    if (h->config || (h->sets && h->sets->count)) { /* what is written of this model says what it was run as */
+        char *text;
+        PD_TRY(pd_config_print(&text, &m->det, &pd_det_table, m->arena, err));
+        m->meta.config = text;
+    }
     pd_detector_settings set;
     PD_TRY(pd_det_settings(&set, &m->det, m->meta.classes, err));
     set.arch = m->meta.arch;
