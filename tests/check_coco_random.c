@@ -1,7 +1,7 @@
 /* Random small evaluations, ours and pycocotools' side by side: boxes, masks and keypoints with equal scores and
- * overlaps, crowds, ids of all kinds, repeated ids, empty lists, NaN and infinities. Every statistic and the sums of
- * all arrays must be equal to the last bit. Skipped where python3 has no pycocotools ($PD_PYTHON: another interpreter).
- * ctest: slow
+ * overlaps, crowds, ids of all kinds, repeated ids, empty lists, NaN and infinities, and options: own thresholds,
+ * limits, areas, sigmas, images, categories. Every statistic and the sums of all arrays must be equal to the last bit.
+ * Skipped where python3 has no pycocotools ($PD_PYTHON: another interpreter). ctest: slow
  *
  *     check_coco_random [cases] [seed] */
 #include "engine/rng.h"
@@ -9,30 +9,34 @@
 #include "tests/pd_test.h"
 #include "tests/sha256.h"
 
+#include <stdarg.h>
 #include <unistd.h>
 
-/* Reads lines "gt dt type use_cats" and answers each with one line: the statistics in hexadecimal, then the SHA-256 of
- * precision, recall and scores; or "error". */
-static const char oracle[] = "import sys, io, contextlib, hashlib, json\n"
-                             "import numpy as np\n"
-                             "from pycocotools.coco import COCO\n"
-                             "from pycocotools.cocoeval import COCOeval\n"
-                             "np.seterr(all='ignore')\n"
-                             "print('ready', flush=True)\n"
-                             "for line in sys.stdin:\n"
-                             "    gt, dt, kind, cats = line.split()\n"
-                             "    try:\n"
-                             "        with contextlib.redirect_stdout(io.StringIO()):\n"
-                             "            g = COCO(gt)\n"
-                             "            e = COCOeval(g, g.loadRes(dt), kind)\n"
-                             "            e.params.useCats = int(cats)\n"
-                             "            e.evaluate(); e.accumulate(); e.summarize()\n"
-                             "        v = e.eval\n"
-                             "        sums = [hashlib.sha256(np.ascontiguousarray(v[k], '<f8').tobytes()).hexdigest()\n"
-                             "                for k in ('precision', 'recall', 'scores')]\n"
-                             "        print(' '.join([float(x).hex() for x in e.stats] + sums), flush=True)\n"
-                             "    except Exception as x:\n"
-                             "        print('error', type(x).__name__, flush=True)\n";
+/* Reads lines "gt dt type {options}" and answers each with one line: the statistics in hexadecimal, then the SHA-256 of
+ * precision, recall and scores; or "error". An option is a field of pycocotools' Params. */
+static const char oracle[] =
+    "import sys, io, contextlib, hashlib, json\n"
+    "import numpy as np\n"
+    "from pycocotools.coco import COCO\n"
+    "from pycocotools.cocoeval import COCOeval\n"
+    "np.seterr(all='ignore')\n"
+    "print('ready', flush=True)\n"
+    "for line in sys.stdin:\n"
+    "    gt, dt, kind, options = line.split(None, 3)\n"
+    "    try:\n"
+    "        with contextlib.redirect_stdout(io.StringIO()):\n"
+    "            g = COCO(gt)\n"
+    "            e = COCOeval(g, g.loadRes(dt), kind)\n"
+    "            for key, value in json.loads(options).items():\n"
+    "                if key in ('iouThrs', 'recThrs', 'kpt_oks_sigmas'): value = np.array(value)\n"
+    "                setattr(e.params, key, value)\n"
+    "            e.evaluate(); e.accumulate(); e.summarize()\n"
+    "        v = e.eval\n"
+    "        sums = [hashlib.sha256(np.ascontiguousarray(v[k], '<f8').tobytes()).hexdigest()\n"
+    "                for k in ('precision', 'recall', 'scores')]\n"
+    "        print(' '.join([float(x).hex() for x in e.stats] + sums), flush=True)\n"
+    "    except Exception as x:\n"
+    "        print('error', type(x).__name__, flush=True)\n";
 
 /* ---- drawing a case ------------------------------------------------------------------------------------------------
  */
@@ -54,12 +58,19 @@ static bool yes(drawing *d, unsigned percent)
     return below(d, 100) < percent;
 }
 
-static void put_image_id(FILE *f, const drawing *d, unsigned i)
+static void format_image_id(char out[16], const drawing *d, unsigned i)
 {
     if (d->text_ids)
-        fprintf(f, "\"im%u\"", i * 7 % 5);
+        snprintf(out, 16, "\"im%u\"", i * 7 % 5);
     else
-        fprintf(f, i == 2 ? "%u.5" : i == 3 ? "%u.0" : "%u", i * 3 % 7);
+        snprintf(out, 16, i == 2 ? "%u.5" : i == 3 ? "%u.0" : "%u", i * 3 % 7);
+}
+
+static void put_image_id(FILE *f, const drawing *d, unsigned i)
+{
+    char text[16];
+    format_image_id(text, d, i);
+    fputs(text, f);
 }
 
 static void put_coordinate(FILE *f, drawing *d, int low, int high)
@@ -236,6 +247,111 @@ static void draw_case(drawing *d, const char *gt, const char *dt)
     fclose(f);
 }
 
+/* ---- drawing options -----------------------------------------------------------------------------------------------
+ */
+
+/* What is asked for, for both sides; a list of length 0 is the default. */
+typedef struct {
+    double iou[40], recall[12], sigmas[17];
+    size_t limits[3];
+    pd_coco_range areas[4];
+    pd_coco_id images[4], categories[3];
+    char text[4][16]; /* of the images' ids */
+    size_t n_iou, n_recall, n_sigmas, n_limits, n_areas, n_images, n_categories;
+    bool no_categories;
+    char json[4096]; /* the same for the oracle */
+} asked;
+
+static void append(asked *o, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void append(asked *o, const char *fmt, ...)
+{
+    const size_t n = strlen(o->json);
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(o->json + n, sizeof o->json - n, fmt, args);
+    va_end(args);
+}
+
+static void append_numbers(asked *o, const char *name, const double *v, size_t n)
+{
+    if (n == 0) return;
+    append(o, ", \"%s\": ", name);
+    for (size_t i = 0; i < n; i++) append(o, i ? ", %.17g" : "[%.17g", v[i]);
+    append(o, "]");
+}
+
+static void draw_thresholds(asked *o, drawing *d)
+{
+    if (yes(d, 30)) o->n_iou = 1 + below(d, yes(d, 10) ? 40 : 6);
+    for (size_t i = 0; i < o->n_iou; i++) o->iou[i] = yes(d, 60) ? 0.05 * (1 + below(d, 20)) : pd_rng_double(&d->r);
+    append_numbers(o, "iouThrs", o->iou, o->n_iou);
+    if (yes(d, 20)) o->n_recall = 1 + below(d, 12);
+    for (size_t i = 0; i < o->n_recall; i++) o->recall[i] = ((double)i + pd_rng_double(&d->r)) / (double)o->n_recall;
+    append_numbers(o, "recThrs", o->recall, o->n_recall);
+}
+
+static void draw_limits(asked *o, drawing *d)
+{
+    if (!yes(d, 30)) return;
+    o->n_limits = 3;
+    append(o, ", \"maxDets\": ");
+    for (size_t i = 0; i < 3; i++) {
+        o->limits[i] = i == 2 && yes(d, 30) ? 100 : 1 + (2 - i) * 7 + below(d, 7); /* any order, no two equal */
+        append(o, i ? ", %zu" : "[%zu", o->limits[i]);
+    }
+    append(o, "]");
+}
+
+static void draw_areas(asked *o, drawing *d)
+{
+    if (!yes(d, 20)) return;
+    o->n_areas = d->type == PD_COCO_KEYPOINTS ? 3 : 4;
+    append(o, ", \"areaRng\": ");
+    for (size_t i = 0; i < o->n_areas; i++) {
+        o->areas[i].low = below(d, 30);
+        o->areas[i].high = o->areas[i].low + below(d, i ? 60 : 9000);
+        append(o, i ? ", [%g, %g]" : "[[%g, %g]", o->areas[i].low, o->areas[i].high);
+    }
+    append(o, "]");
+}
+
+static void draw_subsets(asked *o, drawing *d)
+{
+    const bool images = yes(d, 15), categories = yes(d, 15);
+    for (int i = 0; images && i < d->n_images; i++) {
+        char *const text = o->text[o->n_images];
+        if (o->n_images && yes(d, 50)) continue;
+        format_image_id(text, d, (unsigned)i);
+        append(o, o->n_images ? ", %s" : ", \"imgIds\": [%s", text);
+        const double number = strtod(text, NULL);
+        if (d->text_ids) text[strlen(text) - 1] = '\0';
+        o->images[o->n_images++] = d->text_ids                     ? (pd_coco_id){PD_COCO_ID_TEXT, 0, 0, text + 1}
+                                   : number == (double)(int)number ? pd_coco_int_id((int)number)
+                                                                   : (pd_coco_id){PD_COCO_ID_REAL, 0, number, NULL};
+    }
+    if (images) append(o, "]");
+    for (int k = 1; categories && k <= d->n_categories; k++) {
+        if (o->n_categories && yes(d, 50)) continue;
+        append(o, o->n_categories ? ", %d" : ", \"catIds\": [%d", k);
+        o->categories[o->n_categories++] = pd_coco_int_id(k);
+    }
+    if (categories) append(o, "]");
+}
+
+static void draw_options(asked *o, drawing *d)
+{
+    *o = (asked){.no_categories = yes(d, 25)};
+    append(o, "{\"useCats\": %d", !o->no_categories);
+    draw_thresholds(o, d);
+    draw_limits(o, d);
+    draw_areas(o, d);
+    draw_subsets(o, d);
+    if (d->type == PD_COCO_KEYPOINTS && yes(d, 20)) o->n_sigmas = 17;
+    for (size_t i = 0; i < o->n_sigmas; i++) o->sigmas[i] = 0.02 + 0.1 * pd_rng_double(&d->r);
+    append_numbers(o, "kpt_oks_sigmas", o->sigmas, o->n_sigmas);
+    append(o, "}");
+}
+
 /* ---- comparing
  * ------------------------------------------------------------------------------------------------------- */
 
@@ -256,8 +372,8 @@ static void sum_array(char out[65], const pd_coco_result *r,
 }
 
 /* Our answer as the oracle writes it. */
-static pd_status answer(char *out, size_t room, const drawing *d, const char *gt_path, const char *dt_path, bool cats,
-                        pd_pool *pool, pd_err *err)
+static pd_status answer(char *out, size_t room, const drawing *d, const asked *o, const char *gt_path,
+                        const char *dt_path, pd_pool *pool, pd_err *err)
 {
     pd_coco_gt *gt = NULL;
     pd_coco_dt *dt = NULL;
@@ -266,7 +382,23 @@ static pd_status answer(char *out, size_t room, const drawing *d, const char *gt
         PD_COCO_READ_MASKS * (d->type == PD_COCO_SEGM) | PD_COCO_READ_KEYPOINTS * (d->type == PD_COCO_KEYPOINTS);
     const pd_coco_gt_options what = {.read = read};
     const pd_coco_dt_options how = {.read = read};
-    const pd_coco_params params = {.type = d->type, .no_categories = !cats, .keep = PD_COCO_KEEP_ARRAYS};
+    const pd_coco_params params = {.type = d->type,
+                                   .iou_thrs = o->n_iou ? o->iou : NULL,
+                                   .n_iou = o->n_iou,
+                                   .recall_thrs = o->n_recall ? o->recall : NULL,
+                                   .n_recall = o->n_recall,
+                                   .limits = o->n_limits ? o->limits : NULL,
+                                   .n_limits = o->n_limits,
+                                   .areas = o->n_areas ? o->areas : NULL,
+                                   .n_areas = o->n_areas,
+                                   .sigmas = o->n_sigmas ? o->sigmas : NULL,
+                                   .n_sigmas = o->n_sigmas,
+                                   .images = o->n_images ? o->images : NULL,
+                                   .n_images = o->n_images,
+                                   .categories = o->n_categories ? o->categories : NULL,
+                                   .n_categories = o->n_categories,
+                                   .no_categories = o->no_categories,
+                                   .keep = PD_COCO_KEEP_ARRAYS};
     pd_status status = pd_coco_gt_open(&gt, gt_path, &what, pool, err);
     if (status == PD_OK) status = pd_coco_dt_open(&dt, gt, dt_path, &how, pool, err);
     if (status == PD_OK) status = pd_coco_evaluate(&r, gt, dt, &params, pool, err);
@@ -353,21 +485,22 @@ int main(int argc, char **argv)
         d.text_ids = yes(&d, 15);
         d.shared_ids = yes(&d, 20);
         d.odd_numbers = d.type != PD_COCO_SEGM && yes(&d, 30);
-        const bool cats = !yes(&d, 25);
+        asked o;
+        draw_options(&o, &d);
         draw_case(&d, gt, dt);
-        fprintf(t.to, "%s %s %s %d\n", gt, dt, pd_coco_type_name(d.type), cats);
+        fprintf(t.to, "%s %s %s %s\n", gt, dt, pd_coco_type_name(d.type), o.json);
         fflush(t.to);
         if (!fgets(theirs, sizeof theirs, t.from)) {
             PD_CHECK(!"pycocotools answers");
             break;
         }
-        const pd_status status = answer(ours, sizeof ours, &d, gt, dt, cats, pool, &err);
+        const pd_status status = answer(ours, sizeof ours, &d, &o, gt, dt, pool, &err);
         const bool raised = !strncmp(theirs, "error", 5);
         refused += raised;
         compared += !raised;
         PD_CHECK_MSG(raised ? status != PD_OK : status == PD_OK && same(ours, theirs),
-                     "case %d of seed %llu (%s, %s categories):\n ours   %s\n theirs %s", i, (unsigned long long)seed,
-                     pd_coco_type_name(d.type), cats ? "with" : "without", status == PD_OK ? ours : err.text, theirs);
+                     "case %d of seed %llu (%s, %s):\n ours   %s\n theirs %s", i, (unsigned long long)seed,
+                     pd_coco_type_name(d.type), o.json, status == PD_OK ? ours : err.text, theirs);
         if (pd_test_failures > 5) break;
     }
     if (ready) {
