@@ -20,11 +20,11 @@ static size_t share_begin(const pd_sampler *s, int rank)
     return (size_t)((uint64_t)s->n * (uint64_t)rank / (uint64_t)s->world);
 }
 
-/* Samples of a group in an epoch: extended to whole steps, or cut. */
-static size_t group_size(const pd_sampler *s, size_t members)
+/* Chunks of a group in an epoch: the last one filled up, or cut. */
+static size_t group_chunks(const pd_sampler *s, size_t members)
 {
-    const size_t step = step_size(s), cut = members / step * step;
-    return s->drop_last || cut == members ? cut : cut + step;
+    const size_t batch = (size_t)s->batch;
+    return s->drop_last ? members / batch : (members + batch - 1) / batch;
 }
 
 static void count_groups(const pd_sampler *s, size_t members[2])
@@ -39,7 +39,7 @@ size_t pd_sampler_count(const pd_sampler *s)
     if (grouped(s)) {
         size_t members[2];
         count_groups(s, members);
-        return (group_size(s, members[0]) + group_size(s, members[1])) / (size_t)s->world;
+        return (group_chunks(s, members[0]) + group_chunks(s, members[1])) / (size_t)s->world * (size_t)s->batch;
     }
     const size_t full = s->n / step_size(s), rest = s->n % step_size(s), world = (size_t)s->world;
     return full * (size_t)s->batch + (s->drop_last ? 0 : (rest + world - 1) / world);
@@ -58,8 +58,8 @@ pd_status pd_sampler_check(const pd_sampler *s, pd_err *err)
     if (s->world < 1 || s->world > 1 << 20 || s->rank < 0 || s->rank >= s->world)
         return PD_FAIL(err, PD_EINVAL, "rank %d of %d", s->rank, s->world);
     if (!s->exact && pd_sampler_count(s) == 0)
-        return PD_FAIL(err, PD_EINVAL, "%zu samples are less than one step of %d x %d and the last step is dropped",
-                       s->n, s->batch, s->world);
+        return PD_FAIL(err, PD_EINVAL, "%zu samples are less than one step of %d x %d%s", s->n, s->batch, s->world,
+                       s->drop_last ? " and the last step is dropped" : "");
     return PD_OK;
 }
 
@@ -75,21 +75,18 @@ static void plan_plain(uint32_t *order, const pd_sampler *s, const uint32_t *all
 static void plan_groups(uint32_t *order, const pd_sampler *s, const uint32_t *all, uint32_t *members, uint32_t *chunks,
                         pd_rng *rng)
 {
-    const size_t batch = (size_t)s->batch;
-    size_t count[2], begin[2], length[2], n_chunks[2];
+    const size_t batch = (size_t)s->batch, world = (size_t)s->world;
+    size_t count[2], begin[2], n_chunks[2];
     count_groups(s, count);
     begin[0] = 0;
     begin[1] = count[0];
     for (size_t i = 0, at[2] = {0, count[0]}; i < s->n; i++) members[at[s->group[all[i]] != 0]++] = all[i];
-    for (int g = 0; g < 2; g++) {
-        length[g] = group_size(s, count[g]);
-        n_chunks[g] = length[g] / batch;
-    }
-    const size_t total = n_chunks[0] + n_chunks[1], share = total / (size_t)s->world;
+    for (int g = 0; g < 2; g++) n_chunks[g] = group_chunks(s, count[g]);
+    const size_t total = n_chunks[0] + n_chunks[1];
     for (size_t i = 0; i < total; i++) chunks[i] = (uint32_t)i;
     pd_rng_shuffle(rng, chunks, (uint32_t)total);
-    for (size_t k = 0; k < share; k++) {
-        size_t chunk = chunks[(size_t)s->rank * share + k];
+    for (size_t k = 0; k < total / world; k++) {
+        size_t chunk = chunks[k * world + (size_t)s->rank];
         const int g = chunk >= n_chunks[0];
         if (g) chunk -= n_chunks[0];
         for (size_t i = 0; i < batch; i++) order[k * batch + i] = members[begin[g] + (chunk * batch + i) % count[g]];
@@ -103,7 +100,9 @@ pd_status pd_sampler_plan(uint32_t *order, const pd_sampler *s, uint32_t epoch, 
         for (size_t i = 0; i < n; i++) order[i] = (uint32_t)(begin + i);
         return PD_OK;
     }
-    const size_t chunks = grouped(s) ? pd_sampler_count(s) / (size_t)s->batch * (size_t)s->world : 0;
+    size_t members[2] = {0, 0};
+    if (grouped(s)) count_groups(s, members);
+    const size_t chunks = group_chunks(s, members[0]) + group_chunks(s, members[1]);
     uint32_t *all = malloc((2 * s->n + chunks) * sizeof *all);
     if (!all) return PD_FAIL(err, PD_ENOMEM, "out of memory: the order of %zu samples", s->n);
     for (size_t i = 0; i < s->n; i++) all[i] = (uint32_t)i;

@@ -72,41 +72,48 @@ static void test_order(void)
     for (uint32_t i = 0; i < 50; i++) PD_CHECK_INT(b[i], i);
 }
 
-/* Specification 2.7: a step holds one group; a group is extended to whole steps of all ranks by repeating its start. */
+/* Specification 2.7: a step holds one group; a group is extended to whole steps by repeating its start. All ranks
+ * together see the steps of one process in their order. */
 static void test_groups(void)
 {
     uint8_t group[MOST];
     for (size_t n = 1; n < 40; n++)
         for (int kind = 0; kind < 3; kind++)
-            for (int batch = 1; batch < 4; batch++)
-                for (int world = 1; world < 4; world++) {
-                    size_t members[2] = {0, 0}, expect = 0;
-                    for (size_t i = 0; i < n; i++) members[group[i] = kind == 0 ? i % 3 == 0 : kind == 1]++;
-                    const size_t step = (size_t)(batch * world);
-                    for (int g = 0; g < 2; g++) expect += (members[g] + step - 1) / step * step;
-                    unsigned seen[MOST] = {0};
-                    for (int rank = 0; rank < world; rank++) {
-                        const pd_sampler s = {.n = n,
-                                              .group = group,
-                                              .batch = batch,
-                                              .shuffle = true,
-                                              .seed = n,
-                                              .rank = rank,
-                                              .world = world};
-                        uint32_t order[4 * MOST];
-                        const size_t count = pd_sampler_count(&s);
-                        PD_CHECK_INT(count, expect / (size_t)world);
-                        plan(order, &s, 2);
-                        for (size_t i = 0; i < count; i++) {
-                            seen[order[i]]++;
-                            PD_CHECK_INT(group[order[i]], group[order[i - i % (size_t)batch]]);
-                        }
-                    }
-                    for (size_t i = 0; i < n; i++) {
-                        const size_t m = members[group[i]], full = (m + step - 1) / step * step;
-                        PD_CHECK(seen[i] >= full / m && seen[i] <= (full + m - 1) / m);
-                    }
+            for (int batch = 1; batch < 4; batch++) {
+                size_t members[2] = {0, 0};
+                const size_t b = (size_t)batch;
+                for (size_t i = 0; i < n; i++) members[group[i] = kind == 0 ? i % 3 == 0 : kind == 1]++;
+                const size_t chunks = (members[0] + b - 1) / b + (members[1] + b - 1) / b;
+                const pd_sampler one = {.n = n, .group = group, .batch = batch, .shuffle = true, .seed = n, .world = 1};
+                uint32_t whole[4 * MOST], part[4 * MOST];
+                unsigned seen[MOST] = {0};
+                PD_CHECK_INT(pd_sampler_count(&one), chunks * b);
+                plan(whole, &one, 2);
+                for (size_t i = 0; i < chunks * b; i++) {
+                    seen[whole[i]]++;
+                    PD_CHECK_INT(group[whole[i]], group[whole[i - i % b]]);
                 }
+                for (size_t i = 0; i < n; i++) {
+                    const size_t m = members[group[i]], full = (m + b - 1) / b * b;
+                    PD_CHECK(seen[i] >= full / m && seen[i] <= (full + m - 1) / m);
+                }
+                for (int world = 2; world < 4; world++)
+                    for (int rank = 0; rank < world; rank++) {
+                        pd_err err = PD_ERR_INIT;
+                        pd_sampler s = one;
+                        s.world = world;
+                        s.rank = rank;
+                        const size_t count = pd_sampler_count(&s);
+                        PD_CHECK_INT(count, chunks / (size_t)world * b);
+                        if (!count) {
+                            PD_CHECK_FAILS(pd_sampler_check(&s, &err), PD_EINVAL, "less than one step");
+                            continue;
+                        }
+                        plan(part, &s, 2);
+                        for (size_t i = 0; i < count; i++)
+                            PD_CHECK_INT(part[i], whole[(i / b * (size_t)world + (size_t)rank) * b + i % b]);
+                    }
+            }
     /* drop_last cuts, and too little is refused. */
     pd_err err = PD_ERR_INIT;
     for (size_t i = 0; i < 10; i++) group[i] = i < 3;
