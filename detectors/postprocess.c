@@ -1,6 +1,5 @@
-#include "detectors/postprocess.h"
+#include "detectors/candidates.h"
 #include "engine/arena.h"
-#include "kernels/nms.h"
 #include "kernels/simd.h"
 #include "kernels/topk.h"
 
@@ -14,6 +13,8 @@ pd_postprocess_cfg pd_postprocess_cfg_default(void)
                                 .score_thresh = 0.05f,
                                 .nms_iou = 0.5f,
                                 .nms_exact = false,
+                                .soft_sigma = 0.5f,
+                                .soft_min_score = 0.05f,
                                 .max_per_image = 100,
                                 .topk_mode = PD_TOPK_ANCHORS,
                                 .coder = pd_box_coder_unit()};
@@ -86,13 +87,10 @@ typedef struct lists {
     int *pick, *order;
     float *pick_score;
     size_t pick_room, order_room, pick_score_room;
-    pd_box *box;
-    float *score;
-    int *label;
-    size_t box_room, score_room, label_room;
     void *work;
     size_t work_room;
-    size_t picked, candidates;
+    size_t picked;
+    pd_candidates found;
 } lists;
 
 static void free_lists(lists *s)
@@ -100,10 +98,8 @@ static void free_lists(lists *s)
     free(s->pick);
     free(s->order);
     free(s->pick_score);
-    free(s->box);
-    free(s->score);
-    free(s->label);
     free(s->work);
+    pd_candidates_free(&s->found);
 }
 
 static pd_status add_pick(lists *s, int place, float score)
@@ -115,17 +111,6 @@ static pd_status add_pick(lists *s, int place, float score)
     return PD_OK;
 }
 
-static pd_status add_candidate(lists *s, pd_box box, float score, int label)
-{
-    PD_TRY(pd_grow(&s->box, &s->box_room, s->candidates + 1, sizeof *s->box, NULL));
-    PD_TRY(pd_grow(&s->score, &s->score_room, s->candidates + 1, sizeof *s->score, NULL));
-    PD_TRY(pd_grow(&s->label, &s->label_room, s->candidates + 1, sizeof *s->label, NULL));
-    s->box[s->candidates] = box;
-    s->score[s->candidates] = score;
-    s->label[s->candidates++] = label;
-    return PD_OK;
-}
-
 /* The best `limit` picks, descending, into s->order as positions in the pick lists. */
 static pd_status best_picks(lists *s, int limit, int *chosen)
 {
@@ -133,20 +118,6 @@ static pd_status best_picks(lists *s, int limit, int *chosen)
     PD_TRY(pd_grow(&s->order, &s->order_room, (size_t)k, sizeof *s->order, NULL));
     PD_TRY(pd_grow(&s->work, &s->work_room, pd_topk_work(k), 1, NULL));
     *chosen = pd_topk(s->order, s->pick_score, n, k, s->work);
-    return PD_OK;
-}
-
-/* Suppression among the candidates; the best of the rest into out. */
-static pd_status finish(lists *s, const pd_postprocess_cfg *cfg, pd_detection *out, int *count)
-{
-    const pd_nms_cfg nms = {.iou = cfg->nms_iou, .exact = cfg->nms_exact, .max_keep = cfg->max_per_image};
-    const int n = (int)s->candidates;
-    PD_TRY(pd_grow(&s->work, &s->work_room, pd_nms_work(n, &nms), 1, NULL));
-    PD_TRY(pd_grow(&s->order, &s->order_room, (size_t)nms.max_keep, sizeof *s->order, NULL));
-    const int kept = pd_nms(s->order, s->box, s->score, s->label, n, &nms, s->work);
-    for (int i = 0; i < kept; i++)
-        out[i] = (pd_detection){s->box[s->order[i]], s->score[s->order[i]], s->label[s->order[i]]};
-    *count = kept;
     return PD_OK;
 }
 
@@ -191,7 +162,7 @@ static pd_status level_by_anchors(lists *s, const job *j, const level *v)
             const float x = v->logits[(size_t)a * (size_t)v->k + (size_t)c];
             if (!(x > j->bound)) continue;
             const float score = sigmoid(x);
-            if (score > thresh) PD_TRY(add_candidate(s, box, score, c));
+            if (score > thresh) PD_TRY(pd_candidates_add(&s->found, box, score, c, NULL));
         }
     }
     return PD_OK;
@@ -212,7 +183,8 @@ static pd_status level_by_pairs(lists *s, const job *j, const level *v)
     PD_TRY(best_picks(s, j->cfg->pre_nms, &chosen));
     for (int i = 0; i < chosen; i++) {
         const int pair = s->pick[s->order[i]];
-        PD_TRY(add_candidate(s, original_box(j, v, pair / v->k), s->pick_score[s->order[i]], pair % v->k));
+        PD_TRY(pd_candidates_add(&s->found, original_box(j, v, pair / v->k), s->pick_score[s->order[i]],
+                                 pair % v->k, NULL));
     }
     return PD_OK;
 }
@@ -234,7 +206,8 @@ static pd_status detect(lists *s, const job *j, size_t image)
         s->picked = 0;
         PD_TRY((j->cfg->topk_mode == PD_TOPK_PAIRS ? level_by_pairs : level_by_anchors)(s, j, &v));
     }
-    return finish(s, j->cfg, j->out + image * (size_t)j->cfg->max_per_image, &j->count[image]);
+    return pd_candidates_detect(&s->found, j->cfg, j->out + image * (size_t)j->cfg->max_per_image, &j->count[image],
+                                NULL);
 }
 
 static void detect_images(void *arg, size_t begin, size_t end, int thread)
@@ -256,6 +229,9 @@ static pd_status check_cfg(int n, const pd_image_info *info, const pd_postproces
     if (!(cfg->score_thresh >= 0) || !(cfg->nms_iou >= 0))
         return PD_FAIL(err, PD_EINVAL, "postprocess: score_thresh %g, nms_iou %g: expected at least 0",
                        (double)cfg->score_thresh, (double)cfg->nms_iou);
+    if (cfg->nms_type != PD_NMS_PLAIN && (!(cfg->soft_sigma > 0) || !(cfg->soft_min_score >= 0)))
+        return PD_FAIL(err, PD_EINVAL, "postprocess: soft suppression with sigma %g, min_score %g: expected above 0, at least 0",
+                       (double)cfg->soft_sigma, (double)cfg->soft_min_score);
     for (int i = 0; i < n; i++)
         if (!(info[i].scale_x > 0) || !(info[i].scale_y > 0))
             return PD_FAIL(err, PD_EINVAL, "postprocess: image %d has the scale factors %g and %g", i,
@@ -326,9 +302,11 @@ static pd_status detect_rois(lists *s, const roi_job *j, size_t image)
         row_scores(s->pick_score, j, r);
         for (size_t c = 0; c < k; c++)
             if (s->pick_score[c] > j->cfg->score_thresh)
-                PD_TRY(add_candidate(s, unscale(j->heads->boxes[r], &j->info[image]), s->pick_score[c], (int)c));
+                PD_TRY(pd_candidates_add(&s->found, unscale(j->heads->boxes[r], &j->info[image]), s->pick_score[c],
+                                         (int)c, NULL));
     }
-    return finish(s, j->cfg, j->out + image * (size_t)j->cfg->max_per_image, &j->count[image]);
+    return pd_candidates_detect(&s->found, j->cfg, j->out + image * (size_t)j->cfg->max_per_image, &j->count[image],
+                                NULL);
 }
 
 static void detect_roi_images(void *arg, size_t begin, size_t end, int thread)

@@ -5,7 +5,7 @@
  *      it; smaller levels entire, in grid order. score = 1 / (1 + e^-logit)
  *   2. boxes decoded from the anchors, clipped to the image, divided by the image's scale factors
  *   3. every (anchor, class) with score > score_thresh is a candidate
- *   4. class-wise non-maximum suppression (nms.h), then the best max_per_image over all classes, by score descending
+ *   4. class-wise non-maximum suppression (nms.h, or soft_nms.h), then the best max_per_image over all classes, by score descending
  * topk_mode PD_TOPK_PAIRS is the order of later mmdetection releases: step 3 first, then the pre_nms best pairs of each
  * level. Equal scores: the lower index (level, cell, anchor, class) first.
  *
@@ -30,11 +30,15 @@ typedef struct pd_detection {
 
 typedef enum pd_topk_mode { PD_TOPK_ANCHORS, PD_TOPK_PAIRS } pd_topk_mode;
 
+typedef enum pd_nms_type { PD_NMS_PLAIN, PD_NMS_SOFT_LINEAR, PD_NMS_SOFT_GAUSSIAN } pd_nms_type;
+
 typedef struct pd_postprocess_cfg {
     int pre_nms;        /* per level; 1000 */
     float score_thresh; /* 0.05; >= 0 */
-    float nms_iou;      /* 0.5 */
-    bool nms_exact;     /* false: emulate mmdetection's float32 class offsets (nms.h) */
+    pd_nms_type nms_type;
+    float nms_iou;  /* 0.5 */
+    bool nms_exact; /* plain: false: emulate mmdetection's float32 class offsets (nms.h) */
+    float soft_sigma, soft_min_score; /* soft_nms.h: 0.5, 0.05 */
     int max_per_image;  /* 100 */
     pd_topk_mode topk_mode;
     pd_box_coder coder;

@@ -1,11 +1,12 @@
 /* Detections: RetinaNet's against a slow, plain program; proposals, refinement and box heads against PyTorch's figures.
  */
-#include "detectors/postprocess.h"
+#include "detectors/candidates.h"
 #include "engine/plan.h"
 #include "engine/rng.h"
 #include "engine/safetensors.h"
 #include "kernels/proposals.h"
 #include "kernels/refine.h"
+#include "kernels/soft_nms.h"
 #include "tests/pd_test.h"
 
 static pd_err err;
@@ -376,12 +377,64 @@ static void test_stages(file *f, pd_device *device)
     PD_CHECK_FAILS(pd_postprocess_rois(found, &dets, &heads, &info, &cfg, NULL, &err), PD_EINVAL, "0 stages");
 }
 
+/* Worked by hand: IoU of boxes 0 and 1 is 0.5, of 0 and 2 is 1/3, of 1 and 2 is 0.5; 3 is alone; 4 lies on 0 but is of
+ * another class. exp(-0.5^2 / 0.5) = 0.60653066, exp(-(1/3)^2 / 0.5) = 0.80073740. */
+static void test_soft_nms(void)
+{
+    static const pd_box boxes[] = {{0, 0, 10, 10}, {0, 0, 10, 20}, {0, 5, 10, 15}, {50, 50, 60, 60}, {0, 0, 10, 10}};
+    static const float scores[] = {0.9f, 0.8f, 0.7f, 0.3f, 0.6f};
+    static const int labels[] = {0, 0, 0, 0, 1};
+    static const struct {
+        pd_soft_nms_cfg cfg;
+        int kept, index[5];
+        double score[5];
+    } rows[] = {
+        /* 0; then 2 (1/3 > 0.3: 0.7 * 2/3) is 0.4667, 1 is 0.4, 4 keeps 0.6: 4, 2; 1 by 2: 0.2; 3 */
+        {{PD_SOFT_LINEAR, 0.3f, 0.5f, 0.05f, 9}, 5, {0, 4, 2, 3, 1}, {0.9, 0.6, 0.7 * 2 / 3, 0.3, 0.2}},
+        /* 1/3 is not above 0.4: 2 keeps 0.7; 1 is 0.4, then 0.2 */
+        {{PD_SOFT_LINEAR, 0.4f, 0.5f, 0.05f, 9}, 5, {0, 2, 4, 3, 1}, {0.9, 0.7, 0.6, 0.3, 0.2}},
+        {{PD_SOFT_LINEAR, 0.3f, 0.5f, 0.25f, 9}, 4, {0, 4, 2, 3}, {0.9, 0.6, 0.7 * 2 / 3, 0.3}},
+        {{PD_SOFT_LINEAR, 0.3f, 0.5f, 0.05f, 2}, 2, {0, 4}, {0.9, 0.6}},
+        {{PD_SOFT_GAUSSIAN, 0, 0.5f, 0.05f, 9},
+         5,
+         {0, 4, 2, 3, 1},
+         {0.9, 0.6, 0.7 * 0.80073740, 0.3, 0.8 * 0.60653066 * 0.60653066}},
+    };
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
+        char work[256];
+        float s[5];
+        int keep[5];
+        memcpy(s, scores, sizeof s);
+        PD_CHECK(pd_soft_nms_work(5) <= sizeof work);
+        PD_CHECK_INT(pd_soft_nms(keep, boxes, s, labels, 5, &rows[r].cfg, work), rows[r].kept);
+        for (int i = 0; i < rows[r].kept; i++) {
+            PD_CHECK_INT(keep[i], rows[r].index[i]);
+            PD_CHECK_NEAR(s[keep[i]], rows[r].score[i], 1e-6);
+        }
+    }
+    /* by the settings of a detector */
+    pd_postprocess_cfg cfg = pd_postprocess_cfg_default();
+    pd_candidates c = {0};
+    pd_detection found[100];
+    int count = 0;
+    for (int i = 0; i < 5; i++) PD_CHECK_OK(pd_candidates_add(&c, boxes[i], scores[i], labels[i], &err));
+    PD_CHECK_OK(pd_candidates_detect(&c, &cfg, found, &count, &err));
+    PD_CHECK_INT(count, 5); /* no overlap is above 0.5 */
+    cfg.nms_iou = 0.3f;
+    cfg.nms_type = PD_NMS_SOFT_LINEAR;
+    PD_CHECK_OK(pd_candidates_detect(&c, &cfg, found, &count, &err));
+    PD_CHECK(count == 5 && found[1].label == 1 && found[4].box.y2 == 20);
+    PD_CHECK_NEAR(found[4].score, 0.2, 1e-6);
+    pd_candidates_free(&c);
+}
+
 int main(void)
 {
     pd_device *device = NULL;
     file f = {NULL, pd_arena_new()};
     test_retina();
     test_retina_errors();
+    test_soft_nms();
     PD_CHECK_OK(pd_device_open(&device, "cpu", 2, &err));
     PD_CHECK_OK(pd_st_open(&f.st, PD_GOLDEN "/detection/cascade_pd_b_resnet18.safetensors", &err));
     if (f.st) {

@@ -74,6 +74,7 @@ static const pd_field rcnn_fields[] = {
 };
 static const pd_table rcnn_table = PD_TABLE(rcnn_cfg, rcnn_fields);
 
+static const char *const nms_types[] = {"plain", "soft_linear", "soft_gaussian", NULL};
 static const char *const topk_modes[] = {"anchors", "pairs", NULL};
 typedef struct pd_det_test_cfg test_cfg;
 static const pd_field test_fields[] = {
@@ -82,6 +83,9 @@ static const pd_field test_fields[] = {
     PD_DOUBLE(test_cfg, nms_iou, .def = 0.5, .min = 0, .max = 1, .doc = "overlap of one class that suppresses"),
     PD_INT(test_cfg, max_per_image, .def = 100, .min = 1, .max = 100000, .doc = "detections kept per image"),
     PD_ENUM(test_cfg, topk_mode, topk_modes, .text = "anchors", .doc = "retinanet: pre_nms counts anchors, or (anchor, class) pairs"),
+    PD_ENUM(test_cfg, nms_type, nms_types, .text = "plain", .doc = "suppression drops boxes, or lowers their scores (Soft-NMS)"),
+    PD_DOUBLE(test_cfg, soft_sigma, .def = 0.5, .min = 0, .max = 100, .above_min = true, .doc = "of soft_gaussian"),
+    PD_DOUBLE(test_cfg, soft_min_score, .def = 0.05, .min = 0, .max = 1, .doc = "soft: boxes whose score falls lower go"),
     PD_BOOL(test_cfg, nms_exact, .def = 0, .doc = "class by class instead of mmdetection's float32 offsets"),
 };
 static const pd_table test_table = PD_TABLE(test_cfg, test_fields);
@@ -220,6 +224,9 @@ pd_status pd_det_settings(pd_detector_settings *out, const pd_det_config *cfg, i
 
 pd_transform pd_det_transform(const pd_det_config *cfg, bool train)
 {
+    s.test.nms_type = (pd_nms_type)m->test.nms_type;
+    s.test.soft_sigma = (float)m->test.soft_sigma;
+    s.test.soft_min_score = (float)m->test.soft_min_score;
     pd_transform t = pd_transform_detect(train);
     t.long_side = cfg->data.resize[0];
     t.short_side = cfg->data.resize[1];

@@ -38,8 +38,8 @@ typedef struct pd_det_config {
             } stages;
         } rcnn;
         struct pd_det_test_cfg {
-            int pre_nms, max_per_image, topk_mode; /* pd_topk_mode */
-            double score_thr, nms_iou;
+            int pre_nms, max_per_image, topk_mode, nms_type; /* pd_topk_mode, pd_nms_type */
+            double score_thr, nms_iou, soft_sigma, soft_min_score;
             bool nms_exact;
         } test;
     } model;
