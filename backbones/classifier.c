@@ -40,6 +40,7 @@ static pd_status record(pd_classifier *c, entry *e, pd_err *err)
 {
     const bool train = e->form == PD_FORM_TRAIN;
     PD_TRY(pd_tape_new(&e->tape, c->params, train, err));
+    if (c->set.sync_bn) pd_tape_sync_stats(e->tape);
     e->image = pd_tape_input(e->tape, "image", PD_F32, PD_SHAPE(e->n, e->h, e->w, 3));
     e->logits = pd_record_classifier(e->tape, e->form, c->set.arch, c->set.classes, e->image, &e->stages);
     if (train) {
@@ -94,7 +95,7 @@ const pd_classifier_settings *pd_classifier_get(const pd_classifier *c)
     return &c->set;
 }
 
-void pd_classifier_zero_residuals(pd_classifier *c)
+pd_status pd_classifier_zero_residuals(pd_classifier *c, pd_err *err)
 {
     const bool bottleneck = c->set.arch.depth >= 50;
     for (size_t i = 0; i < pd_params_count(c->params); i++) {
@@ -104,8 +105,9 @@ void pd_classifier_zero_residuals(pd_classifier *c)
         const bool scale = length > 7 && !strcmp(p->name + length - 7, ".weight");
         const bool last = bottleneck ? strstr(p->name, ".bn3.") != NULL
                                      : strstr(p->name, ".bn2.") != NULL || strstr(p->name, ".conv2.") != NULL;
-        if (block && scale && last) memset(p->data, 0, p->count * sizeof *p->data);
+        if (block && scale && last) PD_TRY(c->device->fill(c->device, p->data, 0, p->count * sizeof *p->data, err));
     }
+    return PD_OK;
 }
 
 pd_form pd_classifier_form(const pd_classifier *c)
@@ -152,12 +154,21 @@ pd_status pd_classifier_run(pd_classifier *c, pd_form form, const float *pixels,
     entry *e;
     PD_TRY(find_plan(c, &e, form, n, h, w, err));
     c->last = e;
-    pd_plan_bind(e->image, (void *)(uintptr_t)pixels);
+    PD_TRY(pd_plan_give(e->plan, e->image, pixels, err));
     PD_TRY(pd_plan_forward(e->plan, err));
-    out->logits = e->logits->data;
+    PD_TRY(pd_plan_fetch(e->plan, e->logits, err));
+    out->logits = e->logits->host;
+    return PD_OK;
+}
+
+pd_status pd_classifier_stages(pd_classifier *c, pd_stage_maps *out, pd_err *err)
+{
+    entry *e = c->last;
+    if (!e || e->form == PD_FORM_TRAIN) return PD_FAIL(err, PD_EINVAL, "no inference was run");
     for (int i = 0; i < 4; i++) {
-        out->stage[i] = e->stages.c[i]->data;
-        out->stage_shape[i] = e->stages.c[i]->shape;
+        PD_TRY(pd_plan_fetch(e->plan, e->stages.c[i], err));
+        out->map[i] = e->stages.c[i]->host;
+        out->shape[i] = e->stages.c[i]->shape;
     }
     return PD_OK;
 }
@@ -169,11 +180,12 @@ pd_status pd_classifier_loss(pd_classifier *c, const float *pixels, const int *l
     entry *e;
     PD_TRY(find_plan(c, &e, PD_FORM_TRAIN, n, h, w, err));
     c->last = e;
-    pd_plan_bind(e->image, (void *)(uintptr_t)pixels);
-    pd_plan_bind(e->label, (void *)(uintptr_t)labels);
+    PD_TRY(pd_plan_give(e->plan, e->image, pixels, err));
+    PD_TRY(pd_plan_give(e->plan, e->label, labels, err));
     PD_TRY(pd_plan_forward(e->plan, err));
-    *loss = *(const float *)e->loss->data;
-    *correct = (int)*(const float *)e->correct->data;
+    PD_TRY(pd_plan_fetch(e->plan, NULL, err));
+    *loss = *(const float *)e->loss->host;
+    *correct = (int)*(const float *)e->correct->host;
     return PD_OK;
 }
 

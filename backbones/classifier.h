@@ -5,8 +5,8 @@
  *   ... fill pd_classifier_params(c): pd_params_init, or pd_load_params ...
  *   PD_TRY(pd_classifier_run(c, PD_FORM_FUSED, pixels, n, h, w, &out, &err));       out.logits: (n, classes)
  *
- * pixels: (n, h, w, 3) float32, normalised as the model was trained. Results stay valid until the next call. One thread
- * at a time. The device must outlive the classifier. */
+ * pixels: (n, h, w, 3) float32 in host memory, normalised as the model was trained. Results are host memory and stay valid
+ * until the next call. One thread at a time. The device must outlive the classifier. */
 #ifndef PD_CLASSIFIER_H
 #define PD_CLASSIFIER_H
 
@@ -18,6 +18,7 @@ typedef struct pd_classifier_settings {
     int classes;
     bool folded;           /* parameters of a folded file: only PD_FORM_FOLDED runs */
     bool train;            /* with gradients: pd_classifier_loss and pd_classifier_backward work */
+    bool sync_bn;          /* training: batch norm over the batches of all processes that train together */
     float label_smoothing; /* of the training loss */
 } pd_classifier_settings;
 
@@ -30,17 +31,22 @@ const pd_classifier_settings *pd_classifier_get(const pd_classifier *c);
 
 /* Sets the scale of the last batch norm of every residual block to 0 (of all its branches), so that blocks begin as the
  * identity: Goyal et al. 2017, "Accurate, Large Minibatch SGD", 5.1. Short trainings bear much larger learning rates. */
-void pd_classifier_zero_residuals(pd_classifier *c);
+pd_status pd_classifier_zero_residuals(pd_classifier *c, pd_err *err);
 
 /* Inference in a form (PD_FORM_EVAL: branch by branch as defined; PD_FORM_FUSED: folded first, the fast one;
  * PD_FORM_FOLDED for folded parameters). */
 typedef struct pd_classified {
-    const float *logits;   /* (n, classes) */
-    const float *stage[4]; /* C2..C5 (n, sh, sw, sc) */
-    pd_shape stage_shape[4];
+    const float *logits; /* (n, classes) */
 } pd_classified;
 pd_status pd_classifier_run(pd_classifier *c, pd_form form, const float *pixels, int n, int h, int w, pd_classified *out,
                             pd_err *err);
+
+/* The maps behind the stages in the last pd_classifier_run. */
+typedef struct pd_stage_maps {
+    const float *map[4]; /* C2..C5 (n, sh, sw, sc) */
+    pd_shape shape[4];
+} pd_stage_maps;
+pd_status pd_classifier_stages(pd_classifier *c, pd_stage_maps *out, pd_err *err);
 
 /* The form that is fastest for these parameters. */
 pd_form pd_classifier_form(const pd_classifier *c);

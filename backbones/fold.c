@@ -32,7 +32,8 @@ pd_status pd_fold_params(pd_params *folded, const pd_params *unfolded, const pd_
         }
         if (!from || count != to->count)
             return PD_FAIL(err, PD_EINVAL, "%s: %zu values are wanted, the unfolded network gives %zu", to->name, to->count, count);
-        memcpy(to->data, from, count * sizeof *from);
+        pd_device *device = pd_params_device(folded);
+        PD_TRY(device->copy(device, to->data, from, count * sizeof *from, err));
     }
     return PD_OK;
 }

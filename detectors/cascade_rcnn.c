@@ -218,38 +218,38 @@ static void losses(const void *v, pd_losses *out)
                                                             {"s3.loss_cls", "s3.acc", "s3.loss_bbox"}};
     static const char *const single[3] = {"loss_cls", "acc", "loss_bbox"};
     const cascade *net = v;
-    pd_losses_add(out, "loss_rpn_cls", *(const float *)net->loss_rpn_cls->data);
-    pd_losses_add(out, "loss_rpn_bbox", *(const float *)net->loss_rpn_bbox->data);
+    pd_losses_add(out, "loss_rpn_cls", *(const float *)net->loss_rpn_cls->host);
+    pd_losses_add(out, "loss_rpn_bbox", *(const float *)net->loss_rpn_bbox->host);
     for (int k = 0; k < net->stages; k++) {
         const stage *s = &net->stage[k];
         const char *const *name = net->numbered ? names[k] : single;
-        const int *count = s->count->data;
+        const int *count = s->count->host;
         int rows = 0;
         for (int i = 0; i < s->count->shape.dim[0]; i++) {
             rows += count[2 * i] + count[2 * i + 1];
             if (k == 0) out->positives += count[2 * i];
         }
-        pd_losses_add(out, name[0], s->weight * *(const float *)s->loss_cls->data);
-        pd_losses_add(out, name[1], rows ? 100 * *(const float *)s->correct->data / (float)rows : 0);
-        pd_losses_add(out, name[2], s->weight * *(const float *)s->loss_bbox->data);
+        pd_losses_add(out, name[0], s->weight * *(const float *)s->loss_cls->host);
+        pd_losses_add(out, name[1], rows ? 100 * *(const float *)s->correct->host / (float)rows : 0);
+        pd_losses_add(out, name[2], s->weight * *(const float *)s->loss_bbox->host);
     }
 }
 
 static void add_proposals(cascade *net, pd_raw *out, int n, int m)
 {
-    const float *box = net->proposals.boxes->data, *score = net->proposals.score->data;
+    const float *box = net->proposals.boxes->host, *score = net->proposals.score->host;
     for (size_t r = 0; r < (size_t)n * (size_t)m; r++) {
         memcpy(net->packed + 5 * r, box + 4 * r, 4 * sizeof *box);
         net->packed[5 * r + 4] = score[r];
     }
     pd_raw_add(out, net->packed, PD_F32, PD_SHAPE(n, m, 5), "proposals");
-    pd_raw_add(out, net->proposals.count->data, PD_I32, PD_SHAPE(n), "num_proposals");
+    pd_raw_add(out, net->proposals.count->host, PD_I32, PD_SHAPE(n), "num_proposals");
 }
 
 /* The pyramid level that each box reads, 2..5, as the reference writes it; 0 in rows that are not used. */
 static void add_levels(stage *s, pd_raw *out, int k, const int *count, int n, int m)
 {
-    const pd_box *rois = s->rois->data;
+    const pd_box *rois = s->rois->host;
     for (int i = 0; i < n * m; i++) s->level[i] = i % m < count[i / m] ? pd_roi_level(rois[i], PD_ROI_LEVELS) + 2 : 0;
     pd_raw_add(out, s->level, PD_I32, PD_SHAPE(n, m), "stage%d.level", k);
 }
@@ -259,7 +259,7 @@ static void clear_rows(pd_value *v, const int *count, int n, int m)
 {
     const size_t width = pd_shape_size(v->shape) / ((size_t)n * (size_t)m);
     for (int i = 0; i < n; i++)
-        memset((float *)v->data + ((size_t)i * (size_t)m + (size_t)count[i]) * width, 0,
+        memset((float *)v->host + ((size_t)i * (size_t)m + (size_t)count[i]) * width, 0,
                (size_t)(m - count[i]) * width * sizeof(float));
 }
 
@@ -267,19 +267,19 @@ static void outputs(void *v, pd_raw *out)
 {
     cascade *net = v;
     const int n = net->proposals.score->shape.dim[0], m = net->proposals.score->shape.dim[1];
-    const int *count = net->proposals.count->data;
-    for (int l = 0; l < LEVELS; l++) pd_raw_add(out, net->p[l]->data, PD_F32, net->p[l]->shape, "p%d", l + 2);
-    for (int l = 0; l < LEVELS; l++) pd_raw_add(out, net->cls[l]->data, PD_F32, net->cls[l]->shape, "rpn_cls.%d", l);
-    for (int l = 0; l < LEVELS; l++) pd_raw_add(out, net->reg[l]->data, PD_F32, net->reg[l]->shape, "rpn_bbox.%d", l);
+    const int *count = net->proposals.count->host;
+    for (int l = 0; l < LEVELS; l++) pd_raw_add(out, net->p[l]->host, PD_F32, net->p[l]->shape, "p%d", l + 2);
+    for (int l = 0; l < LEVELS; l++) pd_raw_add(out, net->cls[l]->host, PD_F32, net->cls[l]->shape, "rpn_cls.%d", l);
+    for (int l = 0; l < LEVELS; l++) pd_raw_add(out, net->reg[l]->host, PD_F32, net->reg[l]->shape, "rpn_bbox.%d", l);
     add_proposals(net, out, n, m);
     for (int k = 0; k < net->stages; k++) {
         stage *s = &net->stage[k];
         clear_rows(s->cls, count, n, m);
         clear_rows(s->reg, count, n, m);
-        pd_raw_add(out, s->rois->data, PD_F32, s->rois->shape, "stage%d.rois", k);
+        pd_raw_add(out, s->rois->host, PD_F32, s->rois->shape, "stage%d.rois", k);
         add_levels(s, out, k, count, n, m);
-        pd_raw_add(out, s->cls->data, PD_F32, PD_SHAPE(n, m, net->classes + 1), "stage%d.cls_score", k);
-        pd_raw_add(out, s->reg->data, PD_F32, PD_SHAPE(n, m, 4), "stage%d.bbox_pred", k);
+        pd_raw_add(out, s->cls->host, PD_F32, PD_SHAPE(n, m, net->classes + 1), "stage%d.cls_score", k);
+        pd_raw_add(out, s->reg->host, PD_F32, PD_SHAPE(n, m, 4), "stage%d.bbox_pred", k);
     }
 }
 
@@ -292,9 +292,9 @@ static pd_status decode(const void *v, const pd_detector_settings *set, const pd
                             .m = shape[1],
                             .k = set->classes,
                             .stages = net->stages,
-                            .count = net->proposals.count->data,
-                            .boxes = net->boxes->data};
-    for (int k = 0; k < net->stages; k++) heads.logits[k] = net->stage[k].cls->data;
+                            .count = net->proposals.count->host,
+                            .boxes = net->boxes->host};
+    for (int k = 0; k < net->stages; k++) heads.logits[k] = net->stage[k].cls->host;
     return pd_postprocess_rois(out, count, &heads, info, &set->test, pool, err);
 }
 

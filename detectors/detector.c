@@ -215,8 +215,7 @@ static pd_status fill_sizes(pd_detector *d, const pd_image_info *info, int n, in
         const int size[4] = {info[i].h, info[i].w, info[i].pad_h, info[i].pad_w};
         memcpy(d->sizes + 4 * i, size, sizeof size);
     }
-    pd_plan_bind(d->last->in.sizes, d->sizes);
-    return PD_OK;
+    return pd_plan_give(d->last->plan, d->last->in.sizes, d->sizes, err);
 }
 
 void pd_losses_add(pd_losses *out, const char *name, float value)
@@ -235,12 +234,13 @@ pd_status pd_detector_loss(pd_detector *d, const pd_batch *b, int64_t seen, pd_l
     PD_TRY(pd_grow(&d->draws, &d->draws_room, (size_t)b->n, sizeof *d->draws, err));
     for (int i = 0; i < b->n; i++) d->draws[i] = (int)((seen + i) & INT32_MAX);
     entry *e = d->last;
-    pd_plan_bind(e->in.image, b->pixels);
-    pd_plan_bind(e->in.boxes, b->boxes);
-    pd_plan_bind(e->in.labels, b->box_labels);
-    pd_plan_bind(e->in.count, b->n_boxes);
-    pd_plan_bind(e->in.draw, d->draws);
+    PD_TRY(pd_plan_give(e->plan, e->in.image, b->pixels, err));
+    PD_TRY(pd_plan_give(e->plan, e->in.boxes, b->boxes, err));
+    PD_TRY(pd_plan_give(e->plan, e->in.labels, b->box_labels, err));
+    PD_TRY(pd_plan_give(e->plan, e->in.count, b->n_boxes, err));
+    PD_TRY(pd_plan_give(e->plan, e->in.draw, d->draws, err));
     PD_TRY(pd_plan_forward(e->plan, err));
+    PD_TRY(pd_plan_fetch(e->plan, NULL, err));
     *losses = (pd_losses){.count = 0};
     kinds[d->set.type]->losses(e->net, losses);
     return PD_OK;
@@ -271,8 +271,9 @@ pd_status pd_detector_raw(pd_detector *d, pd_form form, const float *pixels, con
     const entry want = {.form = form, .n = n, .h = h, .w = w};
     PD_TRY(use_plan(d, &want, err));
     PD_TRY(fill_sizes(d, info, n, h, w, err));
-    pd_plan_bind(d->last->in.image, (void *)(uintptr_t)pixels);
+    PD_TRY(pd_plan_give(d->last->plan, d->last->in.image, pixels, err));
     PD_TRY(pd_plan_forward(d->last->plan, err));
+    PD_TRY(pd_plan_fetch(d->last->plan, NULL, err));
     if (!out) return PD_OK;
     out->count = 0;
     kinds[d->set.type]->outputs(d->last->net, out);

@@ -69,19 +69,19 @@ static void record(pd_tape *t, pd_form form, const pd_detector_settings *set, co
 static void losses(const void *net, pd_losses *out)
 {
     const retinanet *r = net;
-    pd_losses_add(out, "loss_cls", *(const float *)r->loss_cls->data);
-    pd_losses_add(out, "loss_bbox", *(const float *)r->loss_bbox->data);
-    for (int i = 0; i < r->count->shape.dim[0]; i++) out->positives += ((const int *)r->count->data)[2 * i];
+    pd_losses_add(out, "loss_cls", *(const float *)r->loss_cls->host);
+    pd_losses_add(out, "loss_bbox", *(const float *)r->loss_bbox->host);
+    for (int i = 0; i < r->count->shape.dim[0]; i++) out->positives += ((const int *)r->count->host)[2 * i];
 }
 
 static void outputs(void *net, pd_raw *out)
 {
     const retinanet *r = net;
-    for (int l = 0; l < PD_RETINA_LEVELS; l++) pd_raw_add(out, r->p[l]->data, PD_F32, r->p[l]->shape, "p%d", l + 3);
+    for (int l = 0; l < PD_RETINA_LEVELS; l++) pd_raw_add(out, r->p[l]->host, PD_F32, r->p[l]->shape, "p%d", l + 3);
     for (int l = 0; l < PD_RETINA_LEVELS; l++)
-        pd_raw_add(out, r->cls[l]->data, PD_F32, r->cls[l]->shape, "cls_score.%d", l);
+        pd_raw_add(out, r->cls[l]->host, PD_F32, r->cls[l]->shape, "cls_score.%d", l);
     for (int l = 0; l < PD_RETINA_LEVELS; l++)
-        pd_raw_add(out, r->reg[l]->data, PD_F32, r->reg[l]->shape, "bbox_pred.%d", l);
+        pd_raw_add(out, r->reg[l]->host, PD_F32, r->reg[l]->shape, "bbox_pred.%d", l);
 }
 
 static pd_status decode(const void *net, const pd_detector_settings *set, const pd_image_info *info, pd_detection *out,
@@ -90,8 +90,8 @@ static pd_status decode(const void *net, const pd_detector_settings *set, const 
     const retinanet *r = net;
     pd_head_outputs heads = {.n = r->cls[0]->shape.dim[0], .k = set->classes, .grid = &r->grid};
     for (int l = 0; l < PD_RETINA_LEVELS; l++) {
-        heads.logits[l] = r->cls[l]->data;
-        heads.deltas[l] = r->reg[l]->data;
+        heads.logits[l] = r->cls[l]->host;
+        heads.deltas[l] = r->reg[l]->host;
     }
     return pd_postprocess(out, count, &heads, info, &set->test, pool, err);
 }

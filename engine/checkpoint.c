@@ -91,13 +91,14 @@ static pd_status compare(lines *report, const pd_params *params, const pd_st *fi
     return PD_OK;
 }
 
-/* Reads one tensor in file order through `buffer` into memory order at `to`. */
-static pd_status read_tensor(float *to, const pd_param *p, const pd_st_tensor *t, float **buffer, size_t *room, pd_err *err)
+/* Reads one tensor in file order through `buffer` into its place in a block. */
+static pd_status read_tensor(float *block, const pd_params *params, const pd_param *p, const pd_st_tensor *t, float **buffer,
+                             size_t *room, pd_err *err)
 {
-    PD_TRY(pd_grow(buffer, room, p->count, sizeof **buffer, err));
+    PD_TRY(pd_grow(buffer, room, 2 * p->count, sizeof **buffer, err));
     pd_st_read_f32(*buffer, t);
-    pd_param_from_file_order(p, to, *buffer);
-    return PD_OK;
+    pd_param_from_file_order(p, *buffer + p->count, *buffer);
+    return pd_param_write(params, p, block, *buffer + p->count, err);
 }
 
 pd_status pd_load_params(pd_params *params, const pd_st *file, const pd_load_options *options, char **report,
@@ -117,9 +118,10 @@ pd_status pd_load_params(pd_params *params, const pd_st *file, const pd_load_opt
                          l.count, first, *report);
         goto done;
     }
-    for (size_t i = 0; i < pd_params_count(params); i++)
-        if (found[i])
-            PD_TRY_DONE(read_tensor(pd_params_at(params, i)->data, pd_params_at(params, i), found[i], &buffer, &room, err));
+    for (size_t i = 0; i < pd_params_count(params); i++) {
+        const pd_param *p = pd_params_at(params, i);
+        if (found[i]) PD_TRY_DONE(read_tensor(pd_param_block(params, p), params, p, found[i], &buffer, &room, err));
+    }
 done:
     free(buffer);
     free(l.text);
@@ -128,37 +130,36 @@ done:
 
 /* What a streamed tensor is made of. */
 typedef struct source {
+    const pd_params *params;
     const pd_param *p;
-    const float *data; /* memory order */
+    const float *block; /* on the device */
 } source;
 
 static pd_status fill(void *arg, pd_st_writer *w, pd_err *err)
 {
     const source *s = arg;
-    if (s->p->kind == PD_COUNTER) {
-        const int64_t value = (int64_t)s->data[0];
-        pd_st_put(w, &value, sizeof value);
-        return PD_OK;
-    }
-    if (s->p->layout == PD_LAYOUT_PLAIN) {
-        pd_st_put(w, s->data, s->p->count * sizeof *s->data);
-        return PD_OK;
-    }
-    float *buffer = malloc((s->p->count + 1) * sizeof *buffer);
+    const size_t count = s->p->count;
+    float *buffer = malloc((2 * count + 1) * sizeof *buffer);
     if (!buffer) return PD_FAIL(err, PD_ENOMEM, "out of memory for %s", s->p->name);
-    pd_param_to_file_order(s->p, buffer, s->data);
-    pd_st_put(w, buffer, s->p->count * sizeof *buffer);
+    const pd_status status = pd_param_read(buffer, s->params, s->p, s->block, err);
+    if (status == PD_OK && s->p->kind == PD_COUNTER) {
+        const int64_t value = (int64_t)buffer[0];
+        pd_st_put(w, &value, sizeof value);
+    } else if (status == PD_OK) {
+        pd_param_to_file_order(s->p, buffer + count, buffer);
+        pd_st_put(w, buffer + count, count * sizeof *buffer);
+    }
     free(buffer);
-    return PD_OK;
+    return status;
 }
 
-static pd_status add_tensor(pd_st_writer *w, const char *name, const pd_param *p, const float *data, pd_arena *arena,
-                            pd_err *err)
+static pd_status add_tensor(pd_st_writer *w, const char *name, const pd_params *params, const pd_param *p,
+                            const float *block, pd_arena *arena, pd_err *err)
 {
     source *s;
     int64_t shape[4];
     PD_TRY(PD_ALLOC(&s, arena, 1, err));
-    *s = (source){p, data};
+    *s = (source){params, p, block};
     for (int i = 0; i < p->rank; i++) shape[i] = p->dim[i];
     return pd_st_add_stream(w, name, p->kind == PD_COUNTER ? PD_ST_I64 : PD_ST_F32, p->rank, shape, fill, s, err);
 }
@@ -167,7 +168,7 @@ pd_status pd_save_params(pd_st_writer *writer, const pd_params *params, pd_arena
 {
     for (size_t i = 0; i < pd_params_count(params); i++) {
         const pd_param *p = pd_params_at(params, i);
-        PD_TRY(add_tensor(writer, p->name, p, p->data, arena, err));
+        PD_TRY(add_tensor(writer, p->name, params, p, pd_param_block(params, p), arena, err));
     }
     return PD_OK;
 }
@@ -180,7 +181,7 @@ pd_status pd_save_block(pd_st_writer *writer, const pd_params *params, const cha
         char *name;
         if (p->kind != PD_WEIGHT) continue;
         PD_TRY(pd_format(&name, arena, err, "%s%s", prefix, p->name));
-        PD_TRY(add_tensor(writer, name, p, block + p->offset, arena, err));
+        PD_TRY(add_tensor(writer, name, params, p, block, arena, err));
     }
     return PD_OK;
 }
@@ -200,7 +201,7 @@ pd_status pd_load_block(float *block, const pd_params *params, const char *prefi
             status = PD_FAIL(err, PD_EFORMAT, "%s: %s is %s", pd_st_path(file), name, t ? "of another shape" : "missing");
             goto done;
         }
-        PD_TRY_DONE(read_tensor(block + p->offset, p, t, &buffer, &room, err));
+        PD_TRY_DONE(read_tensor(block, params, p, t, &buffer, &room, err));
     }
 done:
     free(buffer);

@@ -1,6 +1,9 @@
 #include "engine/device.h"
 #include "engine/arena.h"
+#include "engine/plugin.h"
 
+#include <dlfcn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -16,7 +19,8 @@ static pd_status cpu_alloc(pd_device *device, void **out, size_t bytes, pd_err *
     void *p = aligned_alloc(align, (bytes / align + 1) * align);
     if (!p) return PD_FAIL(err, PD_ENOMEM, "out of memory: %zu MiB asked for", bytes >> 20);
 #ifdef MADV_HUGEPAGE
-    if (align == LARGE_PAGE) (void)madvise(p, (bytes / align + 1) * align, MADV_HUGEPAGE); /* a refusal costs speed only */
+    if (align == LARGE_PAGE)
+        (void)madvise(p, (bytes / align + 1) * align, MADV_HUGEPAGE); /* a refusal costs speed only */
 #endif
     *out = p;
     return PD_OK;
@@ -36,15 +40,31 @@ static pd_status cpu_copy(pd_device *device, void *to, const void *from, size_t 
     return PD_OK;
 }
 
-static void cpu_close(pd_device *device)
+static pd_status cpu_fill(pd_device *device, void *memory, int byte, size_t bytes, pd_err *err)
 {
-    pd_pool_free(device->pool);
+    (void)device;
+    (void)err;
+    if (bytes) memset(memory, byte, bytes);
+    return PD_OK;
 }
 
-pd_status pd_device_open(pd_device **out, const char *name, int threads, pd_err *err)
+static pd_status cpu_seed(pd_device *device, float *to, float value, pd_err *err)
 {
-    if (strcmp(name, "cpu") && strcmp(name, "auto"))
-        return PD_FAIL(err, PD_EDEVICE, "device \"%s\": this build has \"cpu\" only (or \"auto\")", name);
+    (void)device;
+    (void)err;
+    *to = value;
+    return PD_OK;
+}
+
+static pd_status cpu_sync(pd_device *device, pd_err *err)
+{
+    (void)device;
+    (void)err;
+    return PD_OK;
+}
+
+static pd_status open_cpu(pd_device **out, int threads, pd_err *err)
+{
     pd_device *device = calloc(1, sizeof *device);
     if (!device) return PD_FAIL(err, PD_ENOMEM, "out of memory for a device");
     *device = (pd_device){
@@ -54,14 +74,134 @@ pd_status pd_device_open(pd_device **out, const char *name, int threads, pd_err 
         .release = cpu_release,
         .upload = cpu_copy,
         .download = cpu_copy,
-        .close = cpu_close,
+        .copy = cpu_copy,
+        .fill = cpu_fill,
+        .seed = cpu_seed,
+        .sync = cpu_sync,
     };
     const pd_status status = pd_pool_new_compute(&device->pool, threads, 1, err);
     if (status != PD_OK) {
         free(device);
         return status;
     }
+    snprintf(device->title, sizeof device->title, "%d thread%s", pd_pool_threads(device->pool),
+             pd_pool_threads(device->pool) == 1 ? "" : "s");
     *out = device;
+    return PD_OK;
+}
+
+/* ---- plugins ------------------------------------------------------------------------------------------------------
+ */
+
+#define PLUGIN_FILE "libparadise_cuda.so"
+#ifndef PD_LIBDIR
+#define PD_LIBDIR "lib"
+#endif
+
+/* The folder of the file (program or shared library) that holds this code; "" where it cannot be told. */
+static void own_folder(char *folder, size_t size)
+{
+    static const char anchor = 0;
+    Dl_info info;
+    folder[0] = '\0';
+    if (!dladdr(&anchor, &info) || !info.dli_fname) return;
+    /* a program's dli_fname is its argv[0], which need not be a path */
+    char *path = strchr(info.dli_fname, '/') ? realpath(info.dli_fname, NULL) : realpath("/proc/self/exe", NULL);
+    char *slash = path ? strrchr(path, '/') : NULL;
+    if (slash && (size_t)(slash - path) < size) {
+        *slash = '\0';
+        snprintf(folder, size, "%s", path);
+    }
+    free(path);
+}
+
+static pd_status check_plugin(const pd_plugin *plugin, const char *path, pd_err *err)
+{
+    static const unsigned sizes[] = PD_PLUGIN_SIZES;
+    if (plugin->abi != PD_PLUGIN_ABI || strcmp(plugin->version, PD_VERSION) != 0 ||
+        memcmp(plugin->sizes, sizes, sizeof sizes) != 0)
+        return PD_FAIL(err, PD_EDEVICE, "%s belongs to another build (its version: %s, interface %u; wanted: %s, %d)",
+                       path, plugin->version, plugin->abi, PD_VERSION, PD_PLUGIN_ABI);
+    return PD_OK;
+}
+
+/* Beside this code's file, in ../lib of a build, in the library folder of an installation. It stays loaded: drivers
+ * keep threads. */
+static pd_status load_plugin(const pd_plugin **out, pd_err *err)
+{
+    static const char *const places[] = {".", "../lib", "../" PD_LIBDIR, "../../lib"};
+    char folder[3072], path[4096];
+    own_folder(folder, sizeof folder);
+    for (size_t i = 0; *folder && i < sizeof places / sizeof *places; i++) {
+        snprintf(path, sizeof path, "%s/%s/" PLUGIN_FILE, folder, places[i]);
+        FILE *there = fopen(path, "rb");
+        if (!there) continue;
+        fclose(there);
+        void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        if (!handle) return PD_FAIL(err, PD_EDEVICE, "%s cannot be loaded: %s", PLUGIN_FILE, dlerror());
+        pd_plugin_fn *entry = NULL;
+        void *symbol = dlsym(handle, "pd_plugin_cuda");
+        memcpy(&entry, &symbol, sizeof entry); /* ISO C has no cast from void * to a function */
+        if (!entry) return PD_FAIL(err, PD_EDEVICE, "%s is no plugin of this library", path);
+        PD_TRY(check_plugin(entry(), path, err));
+        *out = entry();
+        return PD_OK;
+    }
+    return PD_FAIL(err, PD_EDEVICE, "%s is not installed beside this program (build with -DPD_CUDA=ON)", PLUGIN_FILE);
+}
+
+pd_status pd_device_open_plugin(pd_device **out, const pd_plugin *plugin, int index, int threads, pd_err *err)
+{
+    pd_device *device;
+    char why[256] = "";
+    PD_TRY(check_plugin(plugin, "the plugin", err));
+    const int count = plugin->count(why, sizeof why);
+    if (index >= count && count > 0)
+        return PD_FAIL(err, PD_EDEVICE, "device \"cuda:%d\": there are %d here, the last is cuda:%d", index, count,
+                       count - 1);
+    if (count < 1) return PD_FAIL(err, PD_EDEVICE, "device \"cuda\": %s", why);
+    PD_TRY(plugin->open(&device, index, err));
+    const pd_status status = pd_pool_new_compute(&device->pool, threads, 1, err);
+    if (status != PD_OK) {
+        pd_device_close(device);
+        return status;
+    }
+    *out = device;
+    return PD_OK;
+}
+
+static pd_status open_cuda(pd_device **out, int index, int threads, pd_err *err)
+{
+    const pd_plugin *plugin;
+    const pd_status status = load_plugin(&plugin, err);
+    if (status != PD_OK) return pd_err_context(err, "device \"cuda\"");
+    return pd_device_open_plugin(out, plugin, index, threads, err);
+}
+
+/* The number behind "cuda:", 0 for "cuda", -1 for anything else. */
+static int cuda_index(const char *name)
+{
+    char *end;
+    if (!strcmp(name, "cuda")) return 0;
+    if (strncmp(name, "cuda:", 5) || !name[5]) return -1;
+    const long index = strtol(name + 5, &end, 10);
+    return *end || index < 0 || index > 1023 ? -1 : (int)index;
+}
+
+pd_status pd_device_open(pd_device **out, const char *name, int threads, pd_err *err)
+{
+    const int index = cuda_index(name);
+    if (index >= 0) return open_cuda(out, index, threads, err);
+    if (!strcmp(name, "cpu")) return open_cpu(out, threads, err);
+    if (strcmp(name, "auto") != 0)
+        return PD_FAIL(err, PD_EDEVICE, "device \"%s\" is none of cpu, cuda, cuda:N, auto", name);
+    pd_err none = PD_ERR_INIT;
+    if (open_cuda(out, 0, threads, &none) == PD_OK) {
+        snprintf((*out)->why, sizeof(*out)->why, "the first CUDA device");
+        return PD_OK;
+    }
+    PD_TRY(open_cpu(out, threads, err));
+    snprintf((*out)->why, sizeof(*out)->why, "%s", none.text);
     return PD_OK;
 }
 
@@ -69,6 +209,34 @@ void pd_device_close(pd_device *device)
 {
     if (!device) return;
     if (device->library_free) device->library_free(device->library);
-    device->close(device);
+    pd_pool_free(device->pool);
+    if (device->close) device->close(device);
     free(device);
+}
+
+/* ---- precision ------------------------------------------------------------------------------------------------------
+ */
+
+static const char *const precision_names[] = {"fp32", "tf32", "fp16", "bf16"};
+
+const char *pd_precision_text(pd_precision precision)
+{
+    return precision_names[precision];
+}
+
+pd_status pd_device_set_precision(pd_device *device, const char *text, pd_err *err)
+{
+    if (!text) {
+        device->precision = device->kind == PD_CPU ? PD_FP32 : PD_BF16;
+        return PD_OK;
+    }
+    for (int i = 0; i < 4; i++) {
+        if (strcmp(text, precision_names[i]) != 0) continue;
+        if (device->kind == PD_CPU && i != PD_FP32)
+            return PD_FAIL(err, PD_EDEVICE, "precision %s: the CPU computes in fp32 only%s%s", text,
+                           *device->why ? "; no CUDA device was taken: " : "", device->why);
+        device->precision = (pd_precision)i;
+        return PD_OK;
+    }
+    return PD_FAIL(err, PD_EINVAL, "precision \"%s\" is none of fp32, tf32, fp16, bf16", text);
 }

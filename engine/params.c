@@ -121,6 +121,11 @@ pd_status pd_params_get(pd_param **out, pd_params *params, const char *name, con
     return PD_OK;
 }
 
+pd_device *pd_params_device(const pd_params *params)
+{
+    return params->device;
+}
+
 size_t pd_params_count(const pd_params *params)
 {
     return params->count;
@@ -150,12 +155,12 @@ pd_status pd_params_allocate(pd_params *params, pd_device *device, bool with_gra
     float *block[3] = {NULL, NULL, NULL};
     const size_t size[3] = {weights, with_grad ? weights : 0, buffers};
     for (int b = 0; b < 3; b++) {
-        const pd_status status = device->alloc(device, (void **)&block[b], size[b] * sizeof(float), err);
+        pd_status status = device->alloc(device, (void **)&block[b], size[b] * sizeof(float), err);
+        if (status == PD_OK) status = device->fill(device, block[b], 0, size[b] * sizeof(float), err);
         if (status != PD_OK) {
-            for (int k = 0; k < b; k++) device->release(device, block[k]);
+            for (int k = 0; k < b + (block[b] != NULL); k++) device->release(device, block[k]);
             return status;
         }
-        if (device->kind == PD_CPU && size[b]) memset(block[b], 0, size[b] * sizeof(float));
     }
     params->device = device;
     params->weights = block[0];
@@ -211,6 +216,21 @@ float *pd_params_buffers(const pd_params *params, size_t *count)
     return params->buffers;
 }
 
+bool pd_params_next_run(const pd_params *params, size_t *at, size_t *begin, size_t *end)
+{
+    bool any = false;
+    for (; *at < params->count; ++*at) {
+        const pd_param *p = params->list[*at];
+        if (p->kind != PD_WEIGHT) continue;
+        if (!p->trainable && any) break;
+        if (!p->trainable) continue;
+        if (!any) *begin = p->offset;
+        *end = p->offset + p->count;
+        any = true;
+    }
+    return any;
+}
+
 size_t pd_params_elements(const pd_params *params, bool trainable_only)
 {
     size_t n = 0;
@@ -219,6 +239,21 @@ size_t pd_params_elements(const pd_params *params, bool trainable_only)
         if (p->kind == PD_WEIGHT && (p->trainable || !trainable_only)) n += p->count;
     }
     return n;
+}
+
+pd_status pd_param_read(float *host, const pd_params *params, const pd_param *p, const float *block, pd_err *err)
+{
+    return params->device->download(params->device, host, block + p->offset, p->count * sizeof *host, err);
+}
+
+pd_status pd_param_write(const pd_params *params, const pd_param *p, float *block, const float *host, pd_err *err)
+{
+    return params->device->upload(params->device, block + p->offset, host, p->count * sizeof *host, err);
+}
+
+float *pd_param_block(const pd_params *params, const pd_param *p)
+{
+    return p->kind == PD_WEIGHT ? params->weights : params->buffers;
 }
 
 /* The (r*s, i) matrix of one output channel and its transposed twin in the file. */

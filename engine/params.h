@@ -48,7 +48,7 @@ typedef struct pd_param {
     pd_init init;
     bool trainable; /* false: frozen, or not a weight; change it with pd_params_freeze only */
     size_t count, offset; /* in floats, within its block */
-    float *data, *grad;   /* NULL before pd_params_allocate; grad NULL for buffers */
+    float *data, *grad;   /* on the device; NULL before pd_params_allocate; grad NULL for buffers */
 } pd_param;
 
 typedef struct pd_params pd_params;
@@ -62,6 +62,9 @@ pd_status pd_params_get(pd_param **out, pd_params *params, const char *name, con
 
 /* The tensor with this name, or NULL. */
 pd_param *pd_params_find(const pd_params *params, const char *name);
+
+/* The device of pd_params_allocate. */
+pd_device *pd_params_device(const pd_params *params);
 
 /* In order of registration. */
 size_t pd_params_count(const pd_params *params);
@@ -82,8 +85,19 @@ float *pd_params_grads(const pd_params *params);
 /* Running statistics and counters. */
 float *pd_params_buffers(const pd_params *params, size_t *count);
 
+/* The next longest run of neighbouring trainable weights, [begin, end) in the weights' block; *at starts as 0. False: none
+ * left. */
+bool pd_params_next_run(const pd_params *params, size_t *at, size_t *begin, size_t *end);
+
 /* Number of elements of weights (all, or the trainable ones). */
 size_t pd_params_elements(const pd_params *params, bool trainable_only);
+
+/* Between host memory (p->count floats, memory order) and a tensor's place in a block on the device: the block of
+ * pd_param_block, or one of its size (momentum, averages). */
+pd_status pd_param_read(float *host, const pd_params *params, const pd_param *p, const float *block, pd_err *err);
+pd_status pd_param_write(const pd_params *params, const pd_param *p, float *block, const float *host, pd_err *err);
+/* The block of weights or buffers that p lies in. */
+float *pd_param_block(const pd_params *params, const pd_param *p);
 
 /* Copies a tensor from or to file order (host memory, p->count floats). */
 void pd_param_from_file_order(const pd_param *p, float *to_memory, const float *from_file);

@@ -1,4 +1,5 @@
 #include "engine/plan.h"
+#include "engine/half.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +9,7 @@
  * step 2T - 1 - i its backward. A buffer that lies in another one's memory has `in` set and no offset of its own. */
 typedef struct buffer {
     size_t bytes, offset;
+    size_t inner; /* where it begins in `in` */
     int start, end;
     bool constant; /* lives in the plan's own memory, between runs too */
     struct buffer *in;
@@ -24,7 +26,15 @@ typedef struct value_plan {
     bool trained;    /* something trainable lies in or below it, and a gradient can get there */
     bool wants_grad; /* a backward run writes its gradient */
     bool mutable;    /* a buffer that an operation of this tape changes */
+    void *given;     /* device memory for what pd_plan_give brings; the plan's */
+    void *host;      /* what pd_plan_fetch fills; NULL on the CPU */
 } value_plan;
+
+/* A run that is replayed. Valid as long as the inputs lie where they lay. */
+typedef struct recording {
+    void *graph;
+    int plain_runs; /* since the last change of addresses */
+} recording;
 
 struct pd_workspace {
     pd_device *device;
@@ -47,6 +57,9 @@ struct pd_plan {
     size_t bytes, constant_bytes, naive;
     bool stale; /* constants must run */
     pd_node_time *times;
+    recording graph[3]; /* forward, backward, backward that accumulates */
+    bool no_graphs;
+    uintptr_t inputs; /* where the inputs lay when graphs were recorded */
 };
 
 static bool has_bit(unsigned mask, int i)
@@ -103,11 +116,31 @@ static void find_gradients(pd_plan *plan)
     }
 }
 
+static const pd_kernel *find_kernel(pd_device *device, const pd_op *op)
+{
+    if (op->kernel[device->kind] || !device->find) return op->kernel[device->kind];
+    return device->find(device, op->name);
+}
+
+/* How every value lies in memory. */
+static void choose_stores(pd_plan *plan)
+{
+    const pd_precision p = plan->device->precision;
+    const pd_store half = p == PD_FP16 ? PD_STORE_F16 : PD_STORE_BF16;
+    for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next) {
+        const bool map = v->dtype == PD_F32 && v->shape.rank == 4 && v->node && !v->node->op->makes_weights;
+        v->store = map && pd_precision_is_half(p) ? half : PD_STORE_32;
+        v->pitch = v->shape.rank ? v->shape.dim[v->shape.rank - 1] : 1;
+        v->host = NULL;
+    }
+}
+
 static pd_status plan_kernels(pd_plan *plan, pd_err *err)
 {
     for (int i = 0; i < plan->count; i++) {
         pd_node *n = plan->nodes[i];
-        n->kernel = n->op->kernel[plan->device->kind];
+        n->kernel = find_kernel(plan->device, n->op);
+        n->keep_apart = n->join_outputs = false;
         if (!n->kernel || !n->kernel->fwd || (n->backward && !n->kernel->bwd))
             return PD_FAIL(err, PD_EDEVICE, "%s %s: has no %s %s", n->op->name, n->name, plan->device->name,
                            n->kernel && n->kernel->fwd ? "backward" : "implementation");
@@ -126,7 +159,7 @@ static void live(buffer *b, int step)
 
 static size_t value_bytes(const pd_value *v)
 {
-    return pd_shape_size(v->shape) * 4; /* both dtypes have four bytes */
+    return pd_shape_size(v->shape) * pd_store_bytes(v->store);
 }
 
 static void find_lifetimes(pd_plan *plan)
@@ -170,31 +203,60 @@ static buffer *home(buffer *b)
 
 static void lay_into(buffer *b, buffer *host)
 {
-    host = home(host);
-    live(host, b->start);
-    live(host, b->end);
+    live(home(host), b->start);
+    live(home(host), b->end);
     b->in = host;
+}
+
+/* Outputs side by side: the first one's buffer holds all, the others begin inside its first pixel. */
+static void join(pd_plan *plan, const pd_node *n)
+{
+    value_plan *first = &plan->value[n->out[0]->id];
+    const size_t row = (size_t)n->out[0]->pitch * pd_store_bytes(n->out[0]->store);
+    first->data.bytes *= (size_t)n->n_out;
+    first->grad.bytes *= (size_t)n->n_out;
+    for (int k = 0; k < n->n_out; k++) {
+        value_plan *v = &plan->value[n->out[k]->id];
+        n->out[k]->pitch *= n->n_out;
+        if (k == 0) continue;
+        v->data.inner = (size_t)k * row;
+        lay_into(&v->data, &first->data);
+        v->grad.inner = (size_t)k * row;
+        if (v->grad.bytes) lay_into(&v->grad, &first->grad);
+    }
+}
+
+static bool grad_may_lie_over_data(const pd_plan *plan, const pd_value *v)
+{
+    const value_plan *vp = &plan->value[v->id];
+    return vp->users == 1 && vp->wants_grad && !v->keep && !v->constant && !has_bit(v->node->op->bwd_reads_out, v->slot);
 }
 
 /* Gradients written over the data they belong to, and outputs written over inputs that are used no more. */
 static void share_memory(pd_plan *plan)
 {
+    for (int i = 0; i < plan->count; i++)
+        if (plan->nodes[i]->join_outputs) join(plan, plan->nodes[i]);
     for (int i = 0; i < plan->count; i++) {
         pd_node *n = plan->nodes[i];
         for (int k = 0; k < n->n_in; k++) {
             pd_value *v = n->in[k];
             if (!n->backward || !has_bit(n->op->grad_over_in, k) || n->grad_mode[k] != PD_GRAD_SET || !v->node)
                 continue;
-            value_plan *vp = &plan->value[v->id];
             const pd_node *maker = v->node;
-            if (vp->users == 1 && !v->keep && !v->constant && !has_bit(maker->op->bwd_reads_out, v->slot))
-                lay_into(&vp->grad, &vp->data);
+            bool may = grad_may_lie_over_data(plan, v);
+            if (maker->join_outputs) { /* all of them, or none: decided where the first one is met */
+                for (int o = 0; o < maker->n_out; o++) may = may && grad_may_lie_over_data(plan, maker->out[o]);
+                may = may && v->slot == 0;
+            }
+            if (may) lay_into(&plan->value[v->id].grad, &plan->value[v->id].data);
         }
     }
     for (int i = 0; i < plan->count; i++) {
         pd_node *n = plan->nodes[i];
         pd_value *v = n->op->out_over_in ? n->in[n->op->out_over_in - 1] : NULL;
-        if (!v || !v->node || v->keep || v->constant || n->constant || value_bytes(v) != value_bytes(n->out[0]))
+        if (!v || !v->node || v->keep || v->constant || n->constant || value_bytes(v) != value_bytes(n->out[0]) ||
+            n->keep_apart || n->join_outputs || v->node->join_outputs)
             continue;
         int slots = 0; /* the same value as another input of this node too? */
         for (int k = 0; k < n->n_in; k++) slots += n->in[k] == v;
@@ -263,13 +325,23 @@ static pd_status place(pd_plan *plan, pd_err *err)
 
 static void *address(const pd_plan *plan, buffer *b)
 {
-    b = home(b);
+    size_t inner = 0;
+    for (; b->in; b = b->in) inner += b->inner;
     if (b->bytes == 0) return NULL;
-    return (char *)(b->constant ? plan->constants : plan->placed) + b->offset;
+    return (char *)(b->constant ? plan->constants : plan->placed) + b->offset + inner;
+}
+
+static void forget_graphs(pd_plan *plan)
+{
+    for (int i = 0; i < 3; i++) {
+        if (plan->graph[i].graph) plan->device->graph_free(plan->device, plan->graph[i].graph);
+        plan->graph[i] = (recording){0};
+    }
 }
 
 static void assign_addresses(pd_plan *plan)
 {
+    forget_graphs(plan);
     plan->placed = plan->workspace->memory;
     for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next) {
         value_plan *vp = &plan->value[v->id];
@@ -280,6 +352,7 @@ static void assign_addresses(pd_plan *plan)
             v->data = address(plan, &vp->data);
             v->grad = vp->wants_grad && vp->grad.bytes ? address(plan, &vp->grad) : NULL;
         }
+        if (plan->device->kind == PD_CPU) v->host = v->data;
     }
     for (int i = 0; i < plan->count; i++) {
         plan->nodes[i]->saved = address(plan, &plan->node[i].saved);
@@ -295,7 +368,11 @@ static pd_status grow(pd_workspace *w, size_t bytes, pd_err *err)
     void *memory;
     if (bytes <= w->bytes) return PD_OK;
     PD_TRY(w->device->alloc(w->device, &memory, bytes, err));
-    if (w->device->kind == PD_CPU) memset(memory, 0xff, bytes);
+    const pd_status status = w->device->fill(w->device, memory, 0xff, bytes, err);
+    if (status != PD_OK) {
+        w->device->release(w->device, memory);
+        return status;
+    }
     if (w->memory) w->device->release(w->device, w->memory);
     w->memory = memory;
     w->bytes = bytes;
@@ -334,6 +411,7 @@ static pd_status lay_out(pd_plan *plan, pd_err *err)
     for (pd_node *n = pd_tape_nodes(plan->tape); n; n = n->next) plan->nodes[n->id] = n;
     find_constants(plan);
     find_gradients(plan);
+    choose_stores(plan);
     PD_TRY(plan_kernels(plan, err));
     find_lifetimes(plan);
     share_memory(plan);
@@ -410,6 +488,11 @@ void pd_plan_free(pd_plan *plan)
         if (n && n->kernel && n->kernel->release) n->kernel->release(n);
         if (n) n->kernel = NULL;
     }
+    forget_graphs(plan);
+    for (int i = 0; plan->value && i < pd_tape_value_count(plan->tape); i++) {
+        if (plan->value[i].given) plan->device->release(plan->device, plan->value[i].given);
+        free(plan->value[i].host);
+    }
     if (plan->constants) plan->device->release(plan->device, plan->constants);
     pd_workspace_free(plan->own);
     free(plan->times);
@@ -420,6 +503,62 @@ void pd_plan_free(pd_plan *plan)
 void pd_plan_bind(pd_value *input, void *data)
 {
     input->data = data;
+}
+
+pd_status pd_plan_give(pd_plan *plan, pd_value *input, const void *data, pd_err *err)
+{
+    pd_device *d = plan->device;
+    const size_t bytes = value_bytes(input);
+    if (d->kind == PD_CPU || !bytes) {
+        input->data = (void *)(uintptr_t)data; /* inputs are read only */
+        return PD_OK;
+    }
+    void **given = &plan->value[input->id].given;
+    if (!*given) PD_TRY(d->alloc(d, given, bytes, err));
+    input->data = *given;
+    return d->upload(d, *given, data, bytes, err);
+}
+
+/* 16-bit elements in the front of `host` become floats, from the last to the first. */
+static void widen(void *host, size_t count, pd_store store)
+{
+    const uint16_t *from = host;
+    float *to = host;
+    for (size_t i = count; i-- > 0;) {
+        uint16_t half;
+        memcpy(&half, &from[i], sizeof half);
+        const float value = store == PD_STORE_F16 ? pd_float_from_f16(half) : pd_float_from_bf16(half);
+        memcpy(&to[i], &value, sizeof value);
+    }
+}
+
+static pd_status fetch(pd_plan *plan, pd_value *v, pd_err *err)
+{
+    pd_device *d = plan->device;
+    const size_t count = pd_shape_size(v->shape);
+    void **host = &plan->value[v->id].host;
+    if (!*host) *host = malloc(count * sizeof(float) + 1);
+    if (!*host) return PD_FAIL(err, PD_ENOMEM, "out of memory for results");
+    v->host = *host;
+    if (count == 0) return PD_OK;
+    PD_TRY(d->download(d, *host, v->data, count * pd_store_bytes(v->store), err));
+    if (v->store != PD_STORE_32) widen(*host, count, v->store);
+    return PD_OK;
+}
+
+pd_status pd_plan_fetch(pd_plan *plan, pd_value *value, pd_err *err)
+{
+    if (plan->device->kind == PD_CPU) return PD_OK; /* host is data */
+    if (value) return fetch(plan, value, err);
+    for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next)
+        if (v->keep && v->node) PD_TRY(fetch(plan, v, err));
+    return PD_OK;
+}
+
+void pd_plan_no_graphs(pd_plan *plan)
+{
+    plan->no_graphs = true;
+    forget_graphs(plan);
 }
 
 void pd_plan_refresh(pd_plan *plan)
@@ -440,8 +579,61 @@ static pd_status run_node(pd_plan *plan, pd_node *n, bool backward, const pd_run
     const double start = plan->times ? now() : 0;
     if ((backward ? n->kernel->bwd : n->kernel->fwd)(n, run, err) != PD_OK)
         return pd_err_context(err, "%s %s", n->op->name, n->name);
-    if (plan->times) *(backward ? &plan->times[n->id].bwd : &plan->times[n->id].fwd) += now() - start;
+    if (!plan->times) return PD_OK;
+    PD_TRY(plan->device->sync(plan->device, err));
+    *(backward ? &plan->times[n->id].bwd : &plan->times[n->id].fwd) += now() - start;
     return PD_OK;
+}
+
+static pd_status forward_loop(pd_plan *plan, const pd_run *run, pd_err *err)
+{
+    for (int i = 0; i < plan->count; i++)
+        if (!plan->nodes[i]->constant || plan->stale) PD_TRY(run_node(plan, plan->nodes[i], false, run, err));
+    return PD_OK;
+}
+
+static pd_status backward_loop(pd_plan *plan, const pd_run *run, pd_err *err)
+{
+    for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next)
+        if (v->root && v->grad) PD_TRY(plan->device->seed(plan->device, v->grad, v->root_scale, err));
+    for (int i = plan->count - 1; i >= 0; i--)
+        if (plan->nodes[i]->backward) PD_TRY(run_node(plan, plan->nodes[i], true, run, err));
+    return PD_OK;
+}
+
+#define PLAIN_RUNS 2 /* before a run is recorded: libraries have then made what they make on first use */
+
+typedef pd_status (*loop_fn)(pd_plan *plan, const pd_run *run, pd_err *err);
+
+static pd_status run_loop(pd_plan *plan, recording *r, loop_fn loop, const pd_run *run, pd_err *err)
+{
+    pd_device *d = plan->device;
+    if (!d->graph_begin || plan->no_graphs || plan->times || run->constants) return loop(plan, run, err);
+    if (!r->graph && r->plain_runs < PLAIN_RUNS) {
+        r->plain_runs++;
+        return loop(plan, run, err);
+    }
+    if (!r->graph) {
+        void *graph = NULL;
+        pd_err ignored = PD_ERR_INIT;
+        PD_TRY(d->graph_begin(d, err));
+        const pd_status status = loop(plan, run, err);
+        const pd_status ended = d->graph_end(d, &graph, status == PD_OK ? err : &ignored);
+        if (status != PD_OK && graph) d->graph_free(d, graph);
+        PD_TRY(status);
+        PD_TRY(ended);
+        r->graph = graph;
+    }
+    return d->graph_run(d, r->graph, err);
+}
+
+/* One number that changes when an input is bound elsewhere. */
+static uintptr_t input_places(const pd_plan *plan)
+{
+    uintptr_t sum = 0;
+    for (const pd_value *v = pd_tape_values(plan->tape); v; v = v->next)
+        if (!v->node && !v->param) sum = sum * 31 + (uintptr_t)v->data;
+    return sum;
 }
 
 pd_status pd_plan_forward(pd_plan *plan, pd_err *err)
@@ -451,8 +643,10 @@ pd_status pd_plan_forward(pd_plan *plan, pd_err *err)
     for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next)
         if (!v->node && !v->param && !v->data && pd_shape_size(v->shape))
             return PD_FAIL(err, PD_EINVAL, "%s: the input has no data (pd_plan_bind)", v->name);
-    for (int i = 0; i < plan->count; i++)
-        if (!plan->nodes[i]->constant || plan->stale) PD_TRY(run_node(plan, plan->nodes[i], false, &run, err));
+    const uintptr_t inputs = input_places(plan);
+    if (inputs != plan->inputs) forget_graphs(plan);
+    plan->inputs = inputs;
+    PD_TRY(run_loop(plan, &plan->graph[0], forward_loop, &run, err));
     plan->stale = false;
     return PD_OK;
 }
@@ -461,12 +655,7 @@ pd_status pd_plan_backward(pd_plan *plan, bool accumulate, pd_err *err)
 {
     if (plan->mode != PD_PLAN_TRAIN) return PD_FAIL(err, PD_EINVAL, "this plan was made for inference");
     const pd_run run = {.device = plan->device, .accumulate = accumulate};
-    for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next)
-        if (v->root && v->grad)
-            PD_TRY(plan->device->upload(plan->device, v->grad, &v->root_scale, sizeof v->root_scale, err));
-    for (int i = plan->count - 1; i >= 0; i--)
-        if (plan->nodes[i]->backward) PD_TRY(run_node(plan, plan->nodes[i], true, &run, err));
-    return PD_OK;
+    return run_loop(plan, &plan->graph[1 + accumulate], backward_loop, &run, err);
 }
 
 size_t pd_plan_bytes(const pd_plan *plan)

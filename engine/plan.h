@@ -6,7 +6,11 @@
  * their inputs at once; library descriptors are made. After that a run is two plain loops and allocates nothing.
  *
  * Nodes whose inputs are all constant (frozen or inference weights: a folded kernel, say) run only in the first
- * forward and after pd_plan_refresh. One plan serves one set of shapes; keep several for several input shapes. */
+ * forward and after pd_plan_refresh. One plan serves one set of shapes; keep several for several input shapes.
+ *
+ * On a device that records graphs (pd_device.graph_begin) the third run and those behind it are one recorded launch
+ * each for forward and backward, as long as neither the workspace nor a bound input has moved; pd_plan_no_graphs keeps
+ * to the loops. */
 #ifndef PD_PLAN_H
 #define PD_PLAN_H
 
@@ -27,8 +31,8 @@ void pd_workspace_free(pd_workspace *workspace); /* after the plans that use it;
 size_t pd_workspace_bytes(const pd_workspace *workspace);
 
 /* One plan per tape. The tape's parameters must be allocated; the tape is kept (borrowed) as long as the plan lives.
- * workspace NULL: the plan has its own. Fails with the tape's first failure, if it had one, or where an operation has no
- * implementation on the device. */
+ * workspace NULL: the plan has its own. Fails with the tape's first failure, if it had one, or where an operation has
+ * no implementation on the device. */
 pd_status pd_plan_new(pd_plan **out, pd_tape *tape, pd_device *device, pd_plan_mode mode, pd_workspace *workspace,
                       pd_err *err);
 void pd_plan_free(pd_plan *plan); /* NULL allowed */
@@ -39,10 +43,21 @@ pd_status pd_plan_measure(size_t *bytes, pd_tape *tape, pd_device *device, pd_pl
 /* Gives an input its data for the following runs (device memory, input's shape and dtype; borrowed). */
 void pd_plan_bind(pd_value *input, void *data);
 
+/* The same from host memory: the CPU reads it where it is (borrowed until the run is over), another device gets a copy,
+ * so that `data` is free again when this returns. */
+pd_status pd_plan_give(pd_plan *plan, pd_value *input, const void *data, pd_err *err);
+
+/* Makes value->host of a kept value (or of all kept values: NULL) what the last forward run left, as float32 or int32
+ * in host memory that belongs to the plan. On the CPU that is data itself. */
+pd_status pd_plan_fetch(pd_plan *plan, pd_value *value, pd_err *err);
+
 /* Parameters were changed from outside (loaded): constants are computed again in the next forward run. */
 void pd_plan_refresh(pd_plan *plan);
 
 pd_status pd_plan_forward(pd_plan *plan, pd_err *err);
+
+/* From now on always the plain loops. */
+void pd_plan_no_graphs(pd_plan *plan);
 
 /* After a forward run of a training plan. accumulate: gradients of parameters are added to what is there, otherwise
  * they are overwritten. Parameters that do not take part keep what they had: zero them once. */

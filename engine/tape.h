@@ -22,6 +22,11 @@
 
 typedef enum pd_dtype { PD_F32, PD_I32 } pd_dtype;
 
+/* How a value's elements lie in memory. A plan for a device with a 16-bit precision keeps feature maps, which are the
+ * float values of rank 4 that operations make, in 16 bits, and their gradients too; all else (parameters and kernels made
+ * of them, statistics, logits of linear layers, boxes, losses) stays in 32 bits. */
+typedef enum pd_store { PD_STORE_32, PD_STORE_F16, PD_STORE_BF16 } pd_store;
+
 typedef struct pd_shape {
     int rank, dim[PD_MAX_RANK];
 } pd_shape;
@@ -45,8 +50,11 @@ struct pd_value {
     bool constant;      /* set by the plan: the same in every run until pd_plan_refresh */
     bool root;          /* minimised: its gradient starts as root_scale */
     float root_scale;
-    void *data;         /* set by the plan; inputs: by pd_plan_bind */
-    float *grad;        /* NULL where no gradient is made */
+    pd_store store;     /* set by the plan */
+    int pitch;          /* set by the plan: elements from one pixel (row) to the next; the last dimension, or more */
+    void *data;         /* set by the plan, on the device; inputs: by pd_plan_bind or pd_plan_give */
+    float *grad;        /* NULL where no gradient is made; elements as `store` says */
+    void *host;         /* of a kept value: what the host reads, float32 or int32 (pd_plan_fetch); the CPU's is data */
     struct pd_value *next;
     int id;             /* position in the tape's list of values */
 };
@@ -85,7 +93,8 @@ typedef struct pd_op {
     int out_over_in;
     bool differentiable;
     bool stateful; /* fwd changes buffers (running statistics): never treated as a constant */
-    const pd_kernel *kernel[PD_DEVICE_KINDS];
+    bool makes_weights; /* outputs are kernels and biases, not feature maps: never stored in 16 bits */
+    const pd_kernel *kernel[PD_DEVICE_KINDS]; /* the CPU's; another device is asked by name (device.h, find) */
     /* Multiply-accumulates of one forward run, by the counting rule of pd_info; NULL: 0. */
     double (*macs)(const pd_node *node);
 } pd_op;
@@ -104,6 +113,9 @@ struct pd_node {
     void *saved;              /* from fwd to bwd */
     void *scratch;            /* during fwd, and during bwd */
     size_t saved_bytes, scratch_fwd, scratch_bwd;
+    /* A kernel's plan may ask for: */
+    bool keep_apart;   /* no output may lie over an input */
+    bool join_outputs; /* outputs of one shape lie pixel by pixel side by side: pitch is n_out times the channels */
     const pd_kernel *kernel;
     pd_node *next;
     int id;
@@ -171,6 +183,12 @@ static inline bool pd_wants_grad(const pd_node *node, int i)
 static inline bool pd_adds_grad(const pd_node *node, int i, const pd_run *run)
 {
     return node->grad_mode[i] == PD_GRAD_ADD || (run->accumulate && node->in[i]->param);
+}
+
+/* Bytes of an element in memory. */
+static inline size_t pd_store_bytes(pd_store store)
+{
+    return store == PD_STORE_32 ? 4 : 2;
 }
 
 /* "(2, 3, 64, 64)" */

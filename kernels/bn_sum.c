@@ -1,21 +1,12 @@
 #include "kernels/bn_sum.h"
+#include "kernels/bn_sum_node.h"
+#include "engine/comm.h"
 #include "kernels/simd.h"
 
 #include <math.h>
 #include <string.h>
 
-/* Inputs: gate, residual, then five per branch. */
-enum { GATE, RESIDUAL, FIRST };
-enum { Z, GAMMA, BETA, MEAN, VAR, PER_BRANCH };
-#define IN(k, what) (FIRST + (k)*PER_BRANCH + (what))
-
 #define ROWS_PER_UNIT 128
-
-typedef struct bn_args {
-    pd_bn_settings set;
-    int branches;
-    int gate[PD_MAX_BRANCHES];
-} bn_args;
 
 /* The work is cut into units: up to ROWS_PER_UNIT rows (pixels) of one sample. Without a gate all samples are one. */
 typedef struct layout {

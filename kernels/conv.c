@@ -1,4 +1,5 @@
 #include "kernels/conv.h"
+#include "kernels/conv_node.h"
 #include "kernels/add_into.h"
 #include "kernels/conv_direct.h"
 #include "kernels/simd.h"
@@ -6,8 +7,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-
-enum { X, W, BIAS, RESIDUAL };
 
 /* What one planned convolution keeps: one of the two algorithms. */
 typedef struct conv_state {

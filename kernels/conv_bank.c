@@ -1,16 +1,10 @@
 #include "kernels/conv_bank.h"
+#include "kernels/conv_bank_node.h"
 #include "kernels/conv_direct.h"
 #include "kernels/winograd.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-enum { X, W };
-
-typedef struct bank_args {
-    int count;
-    pd_conv_args conv[PD_MAX_BANK];
-} bank_args;
 
 /* The branches, sorted by the algorithm that computes them. */
 typedef struct bank_state {

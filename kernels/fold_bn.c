@@ -1,17 +1,9 @@
 #include "kernels/fold_bn.h"
+#include "kernels/fold_bn_node.h"
 #include "kernels/bn_sum.h"
 
 #include <math.h>
 #include <string.h>
-
-enum { W, GAMMA, BETA, MEAN, VAR, PER_BRANCH };
-#define IN(b, what) ((b)*PER_BRANCH + (what))
-
-typedef struct fold_args {
-    int branches, columns, k, r, s, c;
-    int groups[PD_MAX_BRANCHES], column[PD_MAX_BRANCHES];
-    float eps;
-} fold_args;
 
 typedef struct fold_run {
     const pd_node *node;

@@ -1,4 +1,5 @@
 #include "kernels/gate.h"
+#include "kernels/gate_node.h"
 
 #include <math.h>
 #include <string.h>
@@ -47,8 +48,6 @@ pd_value *pd_row_softmax(pd_tape *t, pd_value *x)
 }
 
 /* ---- excitation ----------------------------------------------------------------------------------------------------- */
-
-enum { X, M, RESIDUAL };
 
 typedef struct excite {
     size_t n, h, w, c, mh, mw;

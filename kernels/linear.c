@@ -1,9 +1,8 @@
 #include "kernels/linear.h"
+#include "kernels/linear_node.h"
 #include "kernels/onednn.h"
 
 #include <string.h>
-
-enum { X, W, BIAS };
 
 static void sizes(const pd_node *node, int *n, int *in, int *out)
 {

@@ -1,12 +1,11 @@
 #include "kernels/mix_conv.h"
+#include "kernels/mix_conv_node.h"
 #include "kernels/conv_panel.h"
 #include "kernels/onednn.h"
 #include "kernels/simd.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-enum { X, GATE, KERNELS, BIAS, RESIDUAL };
 
 typedef struct mix_state {
     pd_device *device;

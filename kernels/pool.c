@@ -1,12 +1,9 @@
 #include "kernels/pool.h"
+#include "kernels/pool_node.h"
 #include "kernels/simd.h"
 
 #include <float.h>
 #include <string.h>
-
-typedef struct pool_args {
-    int size, stride, pad;
-} pool_args;
 
 typedef struct pool_run {
     const pool_args *a;

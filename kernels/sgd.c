@@ -34,19 +34,14 @@ PD_CLONES static void step_range(void *arg, size_t begin, size_t end, int thread
 typedef void (*run_fn)(void *arg, size_t begin, size_t end);
 static void trainable_runs(const pd_params *params, run_fn fn, void *arg)
 {
-    size_t begin = 0, end = 0;
-    for (size_t i = 0; i < pd_params_count(params); i++) {
-        const pd_param *p = pd_params_at(params, i);
-        if (p->kind != PD_WEIGHT) continue;
-        if (!p->trainable) {
-            if (end > begin) fn(arg, begin, end);
-            begin = end = 0;
-            continue;
-        }
-        if (end == begin) begin = p->offset;
-        end = p->offset + p->count;
-    }
-    if (end > begin) fn(arg, begin, end);
+    size_t at = 0, begin, end;
+    while (pd_params_next_run(params, &at, &begin, &end)) fn(arg, begin, end);
+}
+
+/* Another device's table; NULL on the CPU. */
+static const pd_update_kernels *elsewhere(pd_device *device)
+{
+    return device->kind != PD_CPU && device->find ? device->find(device, "update") : NULL;
 }
 
 typedef struct step_all {
@@ -66,7 +61,8 @@ static void step_run(void *arg, size_t begin, size_t end)
 
 pd_status pd_sgd_step(pd_device *device, pd_params *params, float *velocity, const pd_sgd *set, pd_err *err)
 {
-    (void)err;
+    const pd_update_kernels *other = elsewhere(device);
+    if (other) return other->step(device, params, velocity, set, err);
     size_t count;
     step_all s = {device->pool,
                   {.w = pd_params_weights(params, &count), .v = velocity, .g = pd_params_grads(params),
@@ -104,8 +100,8 @@ static void norm_run(void *arg, size_t begin, size_t end)
 
 pd_status pd_grad_norm(double *norm, pd_device *device, pd_params *params, pd_err *err)
 {
-    (void)device;
-    (void)err;
+    const pd_update_kernels *other = elsewhere(device);
+    if (other) return other->norm(norm, device, params, err);
     norm_sum s = {pd_params_grads(params), 0};
     trainable_runs(params, norm_run, &s);
     *norm = sqrt(s.total);
@@ -129,8 +125,32 @@ PD_CLONES static void ema_range(void *arg, size_t begin, size_t end, int thread)
 
 pd_status pd_ema_step(pd_device *device, float *e, const float *weights, size_t count, double decay, pd_err *err)
 {
-    (void)err;
+    const pd_update_kernels *other = elsewhere(device);
+    if (other) return other->ema(device, e, weights, count, decay, err);
     average a = {e, weights, (float)decay};
     pd_parallel(device->pool, count, ema_range, &a);
+    return PD_OK;
+}
+
+typedef struct pair {
+    float *a, *b;
+} pair;
+
+static void swap_range(void *arg, size_t begin, size_t end, int thread)
+{
+    (void)thread;
+    const pair *p = arg;
+    for (size_t i = begin; i < end; i++) {
+        const float a = p->a[i];
+        p->a[i] = p->b[i];
+        p->b[i] = a;
+    }
+}
+
+pd_status pd_swap_blocks(pd_device *device, float *a, float *b, size_t count, pd_err *err)
+{
+    const pd_update_kernels *other = elsewhere(device);
+    if (other) return other->swap(device, a, b, count, err);
+    pd_parallel(device->pool, count, swap_range, &(pair){a, b});
     return PD_OK;
 }

@@ -3,7 +3,10 @@
  *   g' = g * scale + decay * w;  v = momentum * v + g';  w = w - lr * (nesterov ? g' + momentum * v : v)
  *
  * as in PyTorch (dampening 0; v starts at 0, so the first v is g'). Also the global gradient norm and the moving average
- * of weights (EMA): e = d * e + (1 - d) * w. All run on the device's pool; sums are taken in a fixed order. */
+ * of weights (EMA): e = d * e + (1 - d) * w. All run on the device; sums are taken in a fixed order.
+ *
+ * Under fp16 the gradients carry the device's scale: the step and the norm take it out, and a step whose gradients are not
+ * all finite changes no weight and halves the scale. */
 #ifndef PD_SGD_H
 #define PD_SGD_H
 
@@ -22,5 +25,16 @@ pd_status pd_sgd_step(pd_device *device, pd_params *params, float *velocity, con
 pd_status pd_grad_norm(double *norm, pd_device *device, pd_params *params, pd_err *err);
 
 pd_status pd_ema_step(pd_device *device, float *average, const float *weights, size_t count, double decay, pd_err *err);
+
+/* Exchanges two blocks. */
+pd_status pd_swap_blocks(pd_device *device, float *a, float *b, size_t count, pd_err *err);
+
+/* The same for a device that is not the CPU: its table under the name "update" (device.h, find). */
+typedef struct pd_update_kernels {
+    pd_status (*step)(pd_device *, pd_params *, float *velocity, const pd_sgd *, pd_err *);
+    pd_status (*norm)(double *norm, pd_device *, pd_params *, pd_err *);
+    pd_status (*ema)(pd_device *, float *average, const float *weights, size_t count, double decay, pd_err *);
+    pd_status (*swap)(pd_device *, float *a, float *b, size_t count, pd_err *);
+} pd_update_kernels;
 
 #endif

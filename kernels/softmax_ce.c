@@ -1,16 +1,9 @@
 #include "kernels/softmax_ce.h"
+#include "kernels/softmax_ce_node.h"
 #include "kernels/simd.h"
 #include "kernels/vecmath.h"
 
 #include <math.h>
-
-enum { LOGITS, LABEL, WEIGHT };
-
-typedef struct ce_args {
-    int rows, k;
-    int per_weight; /* rows that share a weight */
-    float smoothing;
-} ce_args;
 
 /* Kept from fwd to bwd. */
 typedef struct ce_row {

@@ -1,10 +1,7 @@
 #include "kernels/subsample.h"
+#include "kernels/subsample_node.h"
 
 #include <string.h>
-
-typedef struct sub_args {
-    size_t stride, n, h, w, oh, ow, c;
-} sub_args;
 
 typedef struct job {
     pd_node *node;

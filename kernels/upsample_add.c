@@ -1,13 +1,8 @@
 #include "kernels/upsample_add.h"
+#include "kernels/upsample_add_node.h"
 #include "kernels/simd.h"
 
 #include <string.h>
-
-enum { COARSE, LATERAL };
-
-typedef struct up_args {
-    size_t n, h, w, hc, wc, c;
-} up_args;
 
 /* Which coarse row or column a fine one reads, and the first fine one that reads a coarse one. */
 static size_t source(size_t i, size_t fine, size_t coarse)

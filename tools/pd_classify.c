@@ -26,6 +26,7 @@ static pd_status run_tensors(pd_model *m, const options *o, pd_form form, pd_err
     float *x;
     int dim[4];
     pd_classified y;
+    pd_stage_maps stages;
     pd_status status = PD_OK;
     PD_TRY(pd_st_open(&file, o->input, err));
     PD_TRY_DONE(pd_tensor_read(&x, dim, file, "x", m->arena, err));
@@ -34,10 +35,11 @@ static pd_status run_tensors(pd_model *m, const options *o, pd_form form, pd_err
         goto done;
     }
     PD_TRY_DONE(pd_classifier_run(m->classifier, form, x, dim[0], dim[2], dim[3], &y, err));
+    PD_TRY_DONE(pd_classifier_stages(m->classifier, &stages, err));
     PD_TRY_DONE(pd_st_create(&w, o->output, PD_ST_SORTED, err));
     PD_TRY_DONE(pd_tensor_add(w, "logits", y.logits, PD_SHAPE(dim[0], m->meta.classes), m->arena, err));
     for (int i = 0; o->stages && i < 4; i++)
-        PD_TRY_DONE(pd_tensor_add(w, names[i], y.stage[i], y.stage_shape[i], m->arena, err));
+        PD_TRY_DONE(pd_tensor_add(w, names[i], stages.map[i], stages.shape[i], m->arena, err));
     status = pd_st_commit(w, err);
     w = NULL;
 done:

@@ -138,7 +138,7 @@ static pd_status open_net(session *s, pd_err *err)
     PD_TRY(pd_arch_parse(&set.arch, c->model.arch, c->model.branches, err));
     PD_TRY(pd_classifier_new(&s->net, s->device, &set, err));
     PD_TRY(pd_params_init(pd_classifier_params(s->net), (uint64_t)c->train.seed, err));
-    if (c->model.zero_init_residual) pd_classifier_zero_residuals(s->net);
+    if (c->model.zero_init_residual) PD_TRY(pd_classifier_zero_residuals(s->net, err));
     if (s->opt->init) PD_TRY(load_init(s, s->opt->init, err));
     s->meta = (pd_model_meta){.type = "classifier", .arch = set.arch, .classes = set.classes, .config = s->config_text,
                               .names = set.classes == s->train_set.n_classes ? (const char *const *)s->train_set.classes : NULL};
@@ -209,10 +209,10 @@ static pd_status end_epoch(session *s, bool whole, pd_err *err)
     }
     if (s->val_loader) {
         score v;
-        pd_train_swap_ema(&s->run);
+        PD_TRY(pd_train_swap_ema(&s->run, err));
         pd_classifier_changed(s->net);
         const pd_status status = validate(s, &v, err);
-        pd_train_swap_ema(&s->run);
+        PD_TRY(pd_train_swap_ema(&s->run, status == PD_OK ? err : NULL));
         PD_TRY(status);
         best = !(v.top1 <= s->run.at.best); /* NaN: the first */
         if (best) s->run.at.best = v.top1;

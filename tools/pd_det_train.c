@@ -250,13 +250,12 @@ static pd_status end_epoch(session *s, bool whole, pd_err *err)
     const bool last = s->run.at.step >= s->run.total_steps || s->run.at.epoch >= s->cfg.train.epochs;
     if (s->val_loader && (last || s->run.at.epoch % s->cfg.train.val_interval == 0)) {
         double ap = 0;
-        pd_train_swap_ema(&s->run);
+        PD_TRY(pd_train_swap_ema(&s->run, err));
         const pd_status status = validate(s, &ap, err);
-        pd_train_swap_ema(&s->run);
+        PD_TRY(pd_train_swap_ema(&s->run, status == PD_OK ? err : NULL));
         if (status == PD_ESTOP) return pd_err_context(err, "during a validation (go on with --resume auto)"), status;
         PD_TRY(status);
-        best = !(ap <= s->run.at.best); /* NaN: the first */
-        if (best) s->run.at.best = ap;
+        best = pd_train_judge(&s->run, ap);
         const double *v = s->last_stats;
         pd_progress_line(&s->progress, "epoch %lld: AP %.3f  AP50 %.3f  AP75 %.3f  APs %.3f  APm %.3f  APl %.3f%s",
                          (long long)s->run.at.epoch, v[0], v[1], v[2], v[3], v[4], v[5], best ? " (best)" : "");

@@ -27,12 +27,14 @@ static pd_status run(pd_raw *out, pd_model *m, pd_form form, const float *x, int
     static const char *const names[4] = {"c2", "c3", "c4", "c5"};
     if (m->detector) return pd_detector_raw(m->detector, form, x, NULL, n, h, w, out, err);
     pd_classified y;
+    pd_stage_maps stages;
     PD_TRY(pd_classifier_run(m->classifier, form, x, n, h, w, &y, err));
+    PD_TRY(pd_classifier_stages(m->classifier, &stages, err));
     *out = (pd_raw){.count = 5, .name[4] = "logits", .data[4] = y.logits, .shape[4] = PD_SHAPE(n, m->meta.classes)};
     for (int i = 0; i < 4; i++) {
         snprintf(out->name[i], sizeof out->name[i], "%s", names[i]);
-        out->data[i] = y.stage[i];
-        out->shape[i] = y.stage_shape[i];
+        out->data[i] = stages.map[i];
+        out->shape[i] = stages.shape[i];
     }
     return PD_OK;
 }

@@ -35,10 +35,10 @@ pd_status pd_train_run_init(pd_train_run *run, pd_device *device, pd_params *par
     run->arena = pd_arena_new();
     if (!run->arena) return PD_FAIL(err, PD_ENOMEM, "out of memory for a training run");
     PD_TRY(device->alloc(device, (void **)&run->velocity, count * sizeof(float), err));
-    memset(run->velocity, 0, count * sizeof(float));
+    PD_TRY(device->fill(device, run->velocity, 0, count * sizeof(float), err));
     if (ema_decay > 0) {
         PD_TRY(device->alloc(device, (void **)&run->ema, count * sizeof(float), err));
-        memcpy(run->ema, weights, count * sizeof(float));
+        PD_TRY(device->copy(device, run->ema, weights, count * sizeof(float), err));
     }
     return PD_OK;
 }
@@ -108,7 +108,9 @@ pd_status pd_train_save(pd_train_run *run, const char *name, const pd_model_meta
     pd_arena *arena = pd_arena_new();
     if (!arena) return PD_FAIL(err, PD_ENOMEM, "out of memory for a checkpoint");
     pd_status status = PD_OK;
-    if (weights_only) pd_train_swap_ema(run);
+    bool swapped = false;
+    if (weights_only) PD_TRY_DONE(pd_train_swap_ema(run, err));
+    swapped = weights_only;
     PD_TRY_DONE(pd_path_join(&path, run->dir, name, arena, err));
     PD_TRY_DONE(pd_st_create(&w, path, PD_ST_SORTED, err));
     PD_TRY_DONE(pd_model_meta_write(w, meta, err));
@@ -121,7 +123,7 @@ pd_status pd_train_save(pd_train_run *run, const char *name, const pd_model_meta
     status = pd_st_commit(w, err);
     w = NULL;
 done:
-    if (weights_only) pd_train_swap_ema(run);
+    if (swapped && pd_train_swap_ema(run, status == PD_OK ? err : NULL) != PD_OK && status == PD_OK) status = PD_EDEVICE;
     pd_st_cancel(w);
     pd_arena_free(arena);
     return status;
@@ -172,14 +174,10 @@ pd_status pd_train_resume_path(char **out, const char *dir, const char *resume, 
     return PD_OK;
 }
 
-void pd_train_swap_ema(pd_train_run *run)
+pd_status pd_train_swap_ema(pd_train_run *run, pd_err *err)
 {
-    if (!run->ema) return;
+    if (!run->ema) return PD_OK;
     size_t count;
     float *weights = pd_params_weights(run->params, &count);
-    for (size_t i = 0; i < count; i++) {
-        const float w = weights[i];
-        weights[i] = run->ema[i];
-        run->ema[i] = w;
-    }
+    return pd_swap_blocks(run->device, weights, run->ema, count, err);
 }

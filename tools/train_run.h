@@ -70,6 +70,6 @@ pd_status pd_train_resume(pd_train_run *run, const char *path, pd_err *err);
 pd_status pd_train_resume_path(char **out, const char *dir, const char *resume, pd_arena *arena, pd_err *err);
 
 /* Exchanges weights and their moving average (for validation); no effect without one. */
-void pd_train_swap_ema(pd_train_run *run);
+pd_status pd_train_swap_ema(pd_train_run *run, pd_err *err);
 
 #endif
