@@ -7,7 +7,8 @@
  * exit: reading both files, evaluating, printing; the files are in the page cache. Programs take turns; printed are the
  * best wall time, its processor time and the largest resident size. Peers that python3 (or $PD_PYTHON) does not have
  * are left out.
- * --growth N adds sets of 2, 4, .. N times as many images (20: 10 million detections, 2 GB of disk in $TMPDIR). */
+ * --growth N adds sets of 2, 4, .. N times as many images (20: 10 million detections, 2 GB of disk in $TMPDIR), and
+ * sets of 2, 4, .. N times as many categories. */
 #include "engine/rng.h"
 #include "eval/results.h"
 
@@ -121,13 +122,16 @@ static double draw(pd_rng *r, double low, double high)
     return low + (high - low) * pd_rng_double(r);
 }
 
+#define IMAGES 5000
+#define CATEGORIES 80
+
 /* A category: the first holds three of ten objects. */
-static int draw_category(pd_rng *r)
+static int draw_category(pd_rng *r, int categories)
 {
-    return pd_rng_below(r, 10) < 3 ? 1 : 1 + (int)pd_rng_below(r, 80);
+    return pd_rng_below(r, 10) < 3 ? 1 : 1 + (int)pd_rng_below(r, (uint32_t)categories);
 }
 
-static void write_set(const setting *s, int images)
+static void write_set(const setting *s, int images, int categories)
 {
     pd_rng r = pd_rng_make(7, 0, 0);
     FILE *const gt = fopen(s->gt, "w"), *const dt = fopen(s->dt, "w");
@@ -136,7 +140,7 @@ static void write_set(const setting *s, int images)
         fprintf(gt, "%s{\"license\": 1, \"file_name\": \"%012d.jpg\", \"height\": 480, \"width\": 640, \"id\": %d}",
                 i ? ", " : "", 97 * i + 139, 97 * i + 139);
     fprintf(gt, "], \"categories\": [");
-    for (int k = 1; k <= 80; k++)
+    for (int k = 1; k <= categories; k++)
         fprintf(gt, "%s{\"supercategory\": \"all\", \"id\": %d, \"name\": \"kind%d\"}", k > 1 ? ", " : "", k, k);
     fprintf(gt, "], \"annotations\": [");
     fprintf(dt, "[");
@@ -151,7 +155,7 @@ static void write_set(const setting *s, int images)
             b[1] = draw(&r, 0, 380);
             b[2] = draw(&r, 8, 140);
             b[3] = draw(&r, 8, 100);
-            kinds[o] = draw_category(&r);
+            kinds[o] = draw_category(&r, categories);
             fprintf(gt,
                     "%s{\"area\": %.4f, \"iscrowd\": %d, \"image_id\": %d, \"bbox\": [%.2f, %.2f, %.2f, %.2f], "
                     "\"category_id\": %d, "
@@ -168,8 +172,8 @@ static void write_set(const setting *s, int images)
             fprintf(
                 dt,
                 "%s{\"image_id\": %d, \"category_id\": %d, \"bbox\": [%.17g, %.17g, %.17g, %.17g], \"score\": %.17g}",
-                i || d ? ", " : "", 97 * i + 139, near >= 0 ? kinds[near] : draw_category(&r), (double)(float)b[0],
-                (double)(float)b[1], (double)(float)b[2], (double)(float)b[3],
+                i || d ? ", " : "", 97 * i + 139, near >= 0 ? kinds[near] : draw_category(&r, categories),
+                (double)(float)b[0], (double)(float)b[1], (double)(float)b[2], (double)(float)b[3],
                 (double)(float)(near >= 0 ? draw(&r, 0.1, 1) : draw(&r, 0, 0.4)));
         }
     }
@@ -209,17 +213,20 @@ static void compare(const setting *s, int rounds)
     }
 }
 
-static void grow(const setting *s, int rounds, int most)
+/* Up to `most` times as many images, or as many categories. */
+static void grow(const setting *s, int rounds, int most, bool of_categories)
 {
-    printf("\n%-12s %10s %8s %8s %8s  %s\n", "detections", "MB of text", "wall s", "cpu s", "MB",
+    printf("\n%-12s %-12s %10s %8s %8s %8s  %s\n", "categories", "detections", "MB of text", "wall s", "cpu s", "MB",
            "ns of cpu a detection");
     for (int scale = 1;; scale = scale * 2 < most ? scale * 2 : most) {
         timing t = {0};
-        write_set(s, 5000 * scale);
+        const int images = of_categories ? IMAGES : IMAGES * scale;
+        const int categories = of_categories ? CATEGORIES * scale : CATEGORIES;
+        write_set(s, images, categories);
         for (int round = 0; round < rounds; round++) run_ours(&t, s, "0");
-        const double n = 500000.0 * scale;
-        printf("%-12.0f %10.0f %8.3f %8.3f %8.0f  %.0f\n", n, megabytes(s->gt) + megabytes(s->dt), t.wall, t.cpu,
-               (double)t.kilobytes / 1024, 1e9 * t.cpu / n);
+        const double n = 100.0 * images;
+        printf("%-12d %-12.0f %10.0f %8.3f %8.3f %8.0f  %.0f\n", categories, n, megabytes(s->gt) + megabytes(s->dt),
+               t.wall, t.cpu, (double)t.kilobytes / 1024, 1e9 * t.cpu / n);
         if (scale >= most) break;
     }
 }
@@ -257,10 +264,11 @@ int main(int argc, char **argv)
         snprintf(given.gt, sizeof given.gt, "%s", gt);
         snprintf(given.dt, sizeof given.dt, "%s", dt);
     } else {
-        write_set(&s, 5000);
+        write_set(&s, IMAGES, CATEGORIES);
     }
     compare(&given, rounds);
-    if (growth > 1) grow(&s, rounds, growth);
+    if (growth > 1) grow(&s, rounds, growth, false);
+    if (growth > 1) grow(&s, rounds, growth, true);
     remove(s.gt);
     remove(s.dt);
     snprintf(s.gt, sizeof s.gt, "%s/out.json", s.folder);

@@ -1,86 +1,11 @@
 #include "tools/coco_html.h"
 
 #include "tools/chart.h"
+#include "tools/coco_page.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* ---- the page's fixed parts
- * ------------------------------------------------------------------------------------------- */
-
-static const char style[] =
-    ":root{--bg:#fff;--ink:#1c2330;--faint:#667085;--line:#e2e6ee;--card:#f7f8fb;--bar:#3b6fd6;--c0:#3b6fd6;--c1:#"
-    "d9603b;"
-    "--c2:#2f9e6b;--c3:#8b56c9;--c4:#b98900;--c5:#c23a78;--c6:#1f93a8;--c7:#6b7280;--c8:#7a9a01;--c9:#a15c38}\n"
-    "@media(prefers-color-scheme:dark){:root{--bg:#12151c;--ink:#e6e9f0;--faint:#98a2b3;--line:#2a3040;--card:#191e28;"
-    "--bar:#6c9bff;--c0:#6c9bff;--c1:#ff8f6b;--c2:#57c795;--c3:#b58cf0;--c4:#e0b341;--c5:#f074ab;--c6:#54c3d8;--c7:#"
-    "a0a7b4;"
-    "--c8:#b3d24a;--c9:#d59570}}\n"
-    "*{box-sizing:border-box}body{margin:0;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,sans-serif}\n"
-    "main{max-width:1100px;margin:0 auto;padding:1.2rem}h1{font-size:1.5rem;margin:.2rem 0}h2{font-size:1.15rem;"
-    "margin:2rem 0 .6rem}p{margin:.3rem 0;color:var(--faint)}.path{overflow-wrap:anywhere}\n"
-    ".tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(104px,1fr));gap:.6rem;margin:1rem 0}.tile{"
-    "background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.5rem .7rem}.tile b{display:block;"
-    "font-size:1.35rem;font-variant-numeric:tabular-nums}.tile span{color:var(--faint);font-size:.85rem}\n"
-    ".two{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,430px),1fr));gap:1rem}figure{margin:0;"
-    "background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.6rem}figcaption{font-weight:600}\n"
-    "svg{width:100%;height:auto;display:block}svg text{fill:var(--faint);font:13px system-ui,sans-serif}svg "
-    ".grid{stroke:"
-    "var(--line)}svg "
-    "polyline{fill:none;stroke-width:1.8;stroke-linejoin:round}.key{display:flex;flex-wrap:wrap;gap:.15rem "
-    ".8rem;font-size:.82rem;color:var(--faint)}.key i{display:inline-block;width:.9rem;height:.25rem;border-radius:2px;"
-    "margin-right:.3rem;vertical-align:middle}\n"
-    ".wide{overflow-x:auto;border:1px solid var(--line);border-radius:8px}table{border-collapse:collapse;width:100%;"
-    "font-variant-numeric:tabular-nums;font-size:.9rem}th,td{padding:.28rem .55rem;text-align:right;border-bottom:1px "
-    "solid "
-    "var(--line);white-space:nowrap}th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:"
-    "var(--bg);max-width:16rem;overflow:hidden;text-overflow:ellipsis}thead "
-    "th{position:sticky;top:0;background:var(--card);"
-    "z-index:1}thead th:first-child{z-index:2;background:var(--card)}.sort th{cursor:pointer}.tall{max-height:32rem;"
-    "overflow:auto}.bar{display:inline-block;height:.7rem;background:var(--bar);border-radius:2px;vertical-align:"
-    "middle;"
-    "margin-right:.4rem}.b{text-align:left;min-width:150px}tr:last-child td{border-bottom:0}\n"
-    "input{font:inherit;color:inherit;background:var(--card);border:1px solid "
-    "var(--line);border-radius:6px;padding:.3rem "
-    ".6rem;width:min(100%,22rem);margin:.2rem 0 .6rem}pre{overflow-x:auto;background:var(--card);border:1px solid "
-    "var(--line);border-radius:8px;padding:.7rem;font-size:.8rem}.m{table-layout:fixed;width:auto}.m td,.m "
-    "th{border:0;padding:0;"
-    "width:22px;height:22px;min-width:22px;max-width:22px;font-size:.62rem;text-align:center}.m tbody th{width:9rem;"
-    "max-width:9rem;min-width:9rem;padding:0 "
-    ".4rem;text-align:right;overflow:hidden;text-overflow:ellipsis;font-size:.75rem;"
-    "font-weight:400}.m thead th{height:7.5rem;vertical-align:bottom}.m thead th "
-    "span{writing-mode:vertical-rl;transform:"
-    "rotate(180deg);max-height:7.2rem;overflow:hidden;font-size:.75rem;font-weight:400}#tip{position:fixed;display:"
-    "none;"
-    "background:var(--ink);color:var(--bg);border-radius:5px;padding:.15rem .5rem;font-size:.82rem;pointer-events:none;"
-    "z-index:9;max-width:80vw}\n";
-
-/* Sorting by a click on a head, searching, and what is under the pointer. */
-static const char script[] =
-    "const tip=document.getElementById('tip');\n"
-    "document.addEventListener('pointermove',e=>{const "
-    "t=e.target.closest('[data-t]');if(!t){tip.style.display='none';return}"
-    "tip.textContent=t.dataset.t;tip.style.display='block';tip.style.left=Math.min(e.clientX+12,innerWidth-tip."
-    "offsetWidth-8)"
-    "+'px';tip.style.top=(e.clientY+14)+'px'});\n"
-    "for(const table of document.querySelectorAll('table.sort')){const "
-    "body=table.tBodies[0];[...table.tHead.rows[0].cells]"
-    ".forEach((th,i)=>{let up=i===0;th.onclick=()=>{const key=r=>r.cells[i].dataset.v??r.cells[i].textContent;const "
-    "rows="
-    "[...body.rows].sort((a,b)=>{const x=key(a),y=key(b);return "
-    "i===0?x.localeCompare(y):x-y});if(!up)rows.reverse();up=!up;"
-    "body.append(...rows)}});const "
-    "find=table.closest('section').querySelector('input');if(find)find.oninput=()=>{const q="
-    "find.value.toLowerCase();for(const r of body.rows)r.hidden=!r.cells[0].textContent.toLowerCase().includes(q)}}\n"
-    "for(const svg of document.querySelectorAll('svg[data-x]')){const x=JSON.parse(svg.dataset.x),names=JSON.parse("
-    "svg.dataset.n),ys=JSON.parse(svg.dataset.y),line=svg.querySelector('.at');svg.addEventListener('pointermove',e=>{"
-    "const "
-    "m=svg.getScreenCTM();const px=(e.clientX-m.e)/m.a;const i=Math.max(0,Math.min(x.length-1,Math.round((px-40)/580*"
-    "(x.length-1))));const "
-    "at=40+580*i/(x.length-1);line.setAttribute('x1',at);line.setAttribute('x2',at);line.style.display="
-    "'';svg.dataset.t=svg.dataset.l+' '+x[i]+': '+names.map((n,k)=>n+' '+ys[k][i]).join(', ')});svg.addEventListener("
-    "'pointerleave',()=>{line.style.display='none'})}\n";
 
 static void put_text(FILE *out, const char *text)
 {
@@ -118,23 +43,23 @@ typedef struct {
 static void put_frame(FILE *out, const char *x_label)
 {
     for (int i = 0; i <= 5; i++) {
-        const int y = 270 - 50 * i, x = 40 + 116 * i;
+        const int y = 270 - 50 * i;
         fprintf(out,
                 "<line class=\"grid\" x1=\"40\" x2=\"620\" y1=\"%d\" y2=\"%d\"/><text x=\"34\" y=\"%d\" "
-                "text-anchor=\"end\">%.1f</text><text x=\"%d\" y=\"286\" text-anchor=\"middle\">%.1f</text>",
-                y, y, y + 4, i / 5.0, x, i / 5.0);
+                "text-anchor=\"end\">%.1f</text>",
+                y, y, y + 4, i / 5.0);
+        if (i) fprintf(out, "<text x=\"%d\" y=\"290\" text-anchor=\"middle\">%.1f</text>", 40 + 116 * i, i / 5.0);
     }
-    fprintf(out, "<text x=\"620\" y=\"302\" text-anchor=\"end\">%s</text>", x_label);
+    fprintf(out, "<text x=\"330\" y=\"312\" text-anchor=\"middle\">%s</text>", x_label);
 }
 
 static void put_chart(FILE *out, const chart *c)
 {
-    fprintf(out,
-            "<figure><figcaption>%s</figcaption><svg viewBox=\"0 0 640 308\" role=\"img\" data-t=\"\" data-l=\"%s\" "
-            "data-x=\"[",
-            c->title, c->x_label);
-    for (int i = 0; i < POINTS; i++) fprintf(out, "%s%g", i ? "," : "", i / 100.0);
-    fprintf(out, "]\" data-n='[");
+    fprintf(
+        out,
+        "<figure><figcaption>%s</figcaption><svg viewBox=\"0 0 640 318\" role=\"img\" aria-label=\"%s\" data-t=\"\" "
+        "data-l=\"%s\" data-n='[",
+        c->title, c->title, c->x_label);
     for (size_t k = 0; k < c->n; k++) fprintf(out, "%s\"%s\"", k ? "," : "", c->names[k]);
     fprintf(out, "]' data-y=\"[");
     for (size_t k = 0; k < c->n; k++) {
@@ -150,7 +75,7 @@ static void put_chart(FILE *out, const chart *c)
             if (c->y[k][i] >= 0) fprintf(out, "%.1f,%.1f ", 40 + 5.8 * i, 270 - 250 * c->y[k][i]);
         fprintf(out, "\"/>");
     }
-    fprintf(out, "<line class=\"at grid\" y1=\"20\" y2=\"270\" style=\"display:none\"/></svg><div class=\"key\">");
+    fprintf(out, "<line class=\"at\" y1=\"20\" y2=\"270\" style=\"display:none\"/></svg><div class=\"key\">");
     for (size_t k = 0; k < c->n; k++)
         fprintf(out, "<span><i style=\"background:var(--c%zu)\"></i>%s</span>", k, c->names[k]);
     fprintf(out, "</div></figure>\n");
@@ -202,34 +127,36 @@ static void put_bar(FILE *out, double value, double most)
     if (value > 0 && most > 0) fprintf(out, "<i class=\"bar\" style=\"width:%.0fpx\"></i>", 90 * value / most);
 }
 
+static void put_gain(FILE *out, const char *name, const char *meaning, double gain, double most)
+{
+    fprintf(out, "<tr><td>%s<small>%s</small></td><td class=\"b\">", name, meaning);
+    put_bar(out, gain, most);
+    fprintf(out, "%.3f</td>", gain);
+}
+
 static void put_tide(FILE *out, const pd_tide *t)
 {
-    double most = fmax(t->false_positives, t->false_negatives);
-    for (int i = 0; i < PD_TIDE_ERRORS; i++) most = fmax(most, t->gain[i]);
-    fprintf(
-        out,
-        "<section><h2>Where AP is lost</h2><p>TIDE at IoU %.2f (AP %.3f): what AP would gain if all errors of one kind "
-        "were mended.</p><div class=\"wide\"><table><thead><tr><th>error</th><th "
-        "class=\"b\">gain</th><th>count</th><th "
-        "style=\"text-align:left\">what it is</th></tr></thead><tbody>",
-        t->foreground, t->ap);
     static const char *const meaning[] = {"right place, wrong category",
                                           "right category, wrong place",
                                           "both wrong",
                                           "object found twice",
                                           "nothing is there",
                                           "object not found"};
+    double most = fmax(t->false_positives, t->false_negatives);
+    for (int i = 0; i < PD_TIDE_ERRORS; i++) most = fmax(most, t->gain[i]);
+    fprintf(out,
+            "<section><h2>Where AP is lost</h2><p>TIDE at IoU %.2f (AP %.3f): what AP would gain if all errors of one "
+            "kind were mended.</p><div class=\"wide narrow\"><table><thead><tr><th>error</th><th class=\"b\">gain</th>"
+            "<th>count</th></tr></thead><tbody>",
+            t->foreground, t->ap);
     for (int i = 0; i < PD_TIDE_ERRORS; i++) {
-        fprintf(out, "<tr><td>%s</td><td class=\"b\">", pd_tide_name((pd_tide_error)i));
-        put_bar(out, t->gain[i], most);
-        fprintf(out, "%.3f</td><td>%zu</td><td style=\"text-align:left\">%s</td></tr>", t->gain[i], t->count[i],
-                meaning[i]);
+        put_gain(out, pd_tide_name((pd_tide_error)i), meaning[i], t->gain[i], most);
+        fprintf(out, "<td>%zu</td></tr>\n", t->count[i]);
     }
-    fprintf(out, "<tr><td>all false positives</td><td class=\"b\">");
-    put_bar(out, t->false_positives, most);
-    fprintf(out, "%.3f</td><td></td><td></td></tr><tr><td>all misses</td><td class=\"b\">", t->false_positives);
-    put_bar(out, t->false_negatives, most);
-    fprintf(out, "%.3f</td><td></td><td></td></tr></tbody></table></div></section>\n", t->false_negatives);
+    put_gain(out, "FP", "all that is wrong, together", t->false_positives, most);
+    fprintf(out, "<td></td></tr>\n");
+    put_gain(out, "FN", "all that is missed, together", t->false_negatives, most);
+    fprintf(out, "<td></td></tr>\n</tbody></table></div></section>\n");
 }
 
 static void put_cell(FILE *out, double value)
@@ -258,8 +185,9 @@ static void put_category(FILE *out, const pd_coco_run *run, size_t k)
     put_cell(out, row->ap_large);
     put_cell(out, row->ar);
     if (run->curves) {
-        put_cell(out, run->curves->best[k].f1);
-        put_cell(out, run->curves->best[k].score);
+        const bool any = row->objects > 0;
+        put_cell(out, any ? run->curves->best[k].f1 : -1);
+        put_cell(out, any ? run->curves->best[k].score : -1);
     }
     fprintf(out, "<td>%zu</td><td>%zu</td></tr>\n", row->objects, row->detections);
 }
@@ -267,15 +195,15 @@ static void put_category(FILE *out, const pd_coco_run *run, size_t k)
 static void put_categories(FILE *out, const pd_coco_run *run)
 {
     const pd_coco_result *const r = run->result;
-    fprintf(
-        out,
-        "<section><h2>Categories</h2><p>%zu of them; a click on a head sorts.</p><input type=\"search\" "
-        "placeholder=\"find a category\" aria-label=\"find a category\"><div class=\"wide tall\"><table class=\"sort\">"
-        "<thead><tr><th>category</th><th "
-        "class=\"b\">AP</th><th>AP50</th><th>AP75</th>%s<th>APm</th><th>APl</th><th>AR</th>%s"
-        "<th>objects</th><th>detections</th></tr></thead><tbody>\n",
-        r->n_categories, r->type == PD_COCO_KEYPOINTS ? "" : "<th>APs</th>",
-        run->curves ? "<th>best F1</th><th>at score</th>" : "");
+    fprintf(out,
+            "<section><h2>Categories</h2><p>%zu of them; a click on a head sorts.</p><input type=\"search\" "
+            "placeholder=\"find a category\" aria-label=\"find a category\"><output></output><div class=\"wide "
+            "tall\"><table class=\"sort\">"
+            "<thead><tr><th>category</th><th "
+            "class=\"b\">AP</th><th>AP50</th><th>AP75</th>%s<th>APm</th><th>APl</th><th>AR</th>%s"
+            "<th>objects</th><th>detections</th></tr></thead><tbody>\n",
+            r->n_categories, r->type == PD_COCO_KEYPOINTS ? "" : "<th>APs</th>",
+            run->curves ? "<th>best F1</th><th>at score</th>" : "");
     for (size_t k = 0; k < r->n_categories; k++) put_category(out, run, k);
     fprintf(out, "</tbody></table></div></section>\n");
 }
@@ -318,22 +246,30 @@ static size_t choose_confused(confused *list, const pd_coco_confusion *c)
     return n + 1;
 }
 
-static const char *category_label(const pd_coco_gt *gt, size_t i, char id[PD_COCO_ID_ROOM])
+/* "dog as cat: 3 of 40"; the background is what is not there. */
+static void put_cell_text(FILE *out, const pd_coco_confusion *c, const pd_coco_gt *gt, size_t row, size_t column)
 {
-    if (i >= pd_coco_gt_category_count(gt)) return "background";
-    const pd_coco_category *const c = pd_coco_gt_category(gt, i);
-    return label_of(c->id, c->name, id);
+    char id[PD_COCO_ID_ROOM];
+    if (row < c->n) put_text(out, pd_coco_category_label(gt, row, id));
+    if (column == c->n) {
+        fprintf(out, " not found");
+    } else if (column == row) {
+        fprintf(out, " found");
+    } else {
+        fprintf(out, row < c->n ? " as " : "nothing there, taken for ");
+        put_text(out, pd_coco_category_label(gt, column, id));
+    }
 }
 
 static void put_matrix_row(FILE *out, const pd_coco_confusion *c, const pd_coco_gt *gt, const confused *list, size_t n,
                            size_t row)
 {
-    char a[PD_COCO_ID_ROOM], b[PD_COCO_ID_ROOM];
+    char id[PD_COCO_ID_ROOM];
     const size_t *const counts = c->counts + row * (c->n + 1);
     size_t total = 0;
     for (size_t k = 0; k <= c->n; k++) total += counts[k];
     fprintf(out, "<tr><th>");
-    put_text(out, category_label(gt, row, a));
+    put_text(out, pd_coco_category_label(gt, row, id));
     fprintf(out, "</th>");
     for (size_t i = 0; i < n; i++) {
         const size_t column = list[i].index, count = counts[column];
@@ -341,37 +277,66 @@ static void put_matrix_row(FILE *out, const pd_coco_confusion *c, const pd_coco_
             fprintf(out, "<td></td>");
             continue;
         }
-        const double share = (double)count / (double)total;
         fprintf(out, "<td style=\"background:color-mix(in srgb,var(%s) %.0f%%,transparent)\" data-t=\"",
-                row == column ? "--c2" : "--c1", 8 + 92 * sqrt(share));
-        put_text(out, category_label(gt, row, a));
-        fprintf(out, " as ");
-        put_text(out, category_label(gt, column, b));
+                row == column ? "--good" : "--bad", 8 + 92 * sqrt((double)count / (double)total));
+        put_cell_text(out, c, gt, row, column);
         fprintf(out, ": %zu of %zu\"></td>", count, total);
     }
     fprintf(out, "</tr>\n");
 }
 
-static pd_status put_confusion(FILE *out, const pd_coco_confusion *c, const pd_coco_gt *gt, pd_err *err)
+static void put_matrix(FILE *out, const pd_coco_confusion *c, const pd_coco_gt *gt, const confused *list, size_t n)
 {
     char id[PD_COCO_ID_ROOM];
+    fprintf(out, "<div class=\"wide\"><table class=\"m\"><thead><tr><th></th>");
+    for (size_t i = 0; i < n; i++) {
+        fprintf(out, "<th><span>");
+        put_text(out, pd_coco_category_label(gt, list[i].index, id));
+        fprintf(out, "</span></th>");
+    }
+    fprintf(out, "</tr></thead><tbody>\n");
+    for (size_t i = 0; i < n; i++) put_matrix_row(out, c, gt, list, n, list[i].index);
+    fprintf(out, "</tbody></table></div>\n");
+}
+
+static void put_mistakes(FILE *out, const pd_coco_confusion *c, const pd_coco_gt *gt)
+{
+    pd_coco_mistake top[15];
+    const size_t n = pd_coco_most_mistaken(top, sizeof top / sizeof *top, c);
+    if (!n) return;
+    fprintf(out,
+            "<h2>Mistaken most often</h2><div class=\"wide narrow\"><table><thead><tr><th>object</th><th>times</th>"
+            "<th>of all such objects</th></tr></thead><tbody>\n");
+    for (size_t i = 0; i < n; i++) {
+        char id[PD_COCO_ID_ROOM];
+        size_t total = 0;
+        for (size_t k = 0; k <= c->n; k++) total += c->counts[top[i].object * (c->n + 1) + k];
+        fprintf(out, "<tr><td>");
+        put_text(out, pd_coco_category_label(gt, top[i].object, id));
+        fprintf(out, "<small>as ");
+        put_text(out, pd_coco_category_label(gt, top[i].detected, id));
+        fprintf(out, "</small></td><td>%zu</td><td>%.1f %%</td></tr>\n", top[i].count,
+                100 * (double)top[i].count / (double)total);
+    }
+    fprintf(out, "</tbody></table></div>\n");
+}
+
+static pd_status put_confusion(FILE *out, const pd_coco_confusion *c, const pd_coco_gt *gt, pd_err *err)
+{
     confused *const list = malloc((c->n + 1) * sizeof *list);
     if (!list) return PD_FAIL(err, PD_ENOMEM, "out of memory: %zu categories", c->n);
     const size_t n = choose_confused(list, c);
     fprintf(out,
             "<section><h2>Confusion</h2><p>Rows are objects, columns what they were detected as (IoU %.2f, score from "
-            "%.2f). ",
+            "%.2f); the stronger the colour, the more of the row. Row background: detections without object; column "
+            "background: "
+            "objects not found.",
             c->iou, c->score);
-    if (n - 1 < c->n) fprintf(out, "The %zu of %zu categories that are confused most.", n - 1, c->n);
-    fprintf(out, "</p><div class=\"wide\"><table class=\"m\"><thead><tr><th></th>");
-    for (size_t i = 0; i < n; i++) {
-        fprintf(out, "<th><span>");
-        put_text(out, category_label(gt, list[i].index, id));
-        fprintf(out, "</span></th>");
-    }
-    fprintf(out, "</tr></thead><tbody>\n");
-    for (size_t i = 0; i < n; i++) put_matrix_row(out, c, gt, list, n, list[i].index);
-    fprintf(out, "</tbody></table></div></section>\n");
+    if (n - 1 < c->n) fprintf(out, " Shown are the %zu of %zu categories that are confused most.", n - 1, c->n);
+    fprintf(out, "</p>");
+    put_matrix(out, c, gt, list, n);
+    put_mistakes(out, c, gt);
+    fprintf(out, "</section>\n");
     free(list);
     return PD_OK;
 }
@@ -379,38 +344,67 @@ static pd_status put_confusion(FILE *out, const pd_coco_confusion *c, const pd_c
 /* ---- the page
  * ------------------------------------------------------------------------------------------------------------------ */
 
+/* A summary line without its number and with single blanks: what the number is. */
+static void put_meaning(FILE *out, const char *line)
+{
+    const char *const end = strrchr(line, '=');
+    for (const char *p = line; *p && p < end - 1; p++)
+        if (*p != ' ' || (p > line && p[-1] != ' ')) fputc(*p, out);
+}
+
 static void put_tiles(FILE *out, const pd_coco_run *run)
 {
     const pd_coco_result *const r = run->result;
-    fprintf(out, "<div class=\"tiles\">");
+    fprintf(out, "<div class=\"tiles\" style=\"--n:%d\">",
+            r->n_stats == 12   ? 6
+            : r->n_stats == 10 ? 5
+                               : (r->n_stats + 1) / 2);
     for (int i = 0; i < r->n_stats; i++) {
-        fprintf(out, "<div class=\"tile\"><b>");
+        fprintf(out, "<div class=\"tile\" data-t=\"");
+        put_meaning(out, r->lines[i]);
+        fprintf(out, "\"><b>");
         put_value(out, r->stats[i]);
         fprintf(out, "</b><span>%s</span></div>", r->names[i]);
     }
-    fprintf(out, "</div>\n<p>%zu images, %zu objects, %zu detections; %s", r->images, r->objects, r->detections,
-            pd_coco_type_name(r->type));
+    fprintf(out, "</div>\n<p>%s; %zu images, %zu objects, %zu detections, at most %zu of an image%s; IoU %.2f to %.2f",
+            pd_coco_type_name(r->type), r->images, r->objects, r->detections, r->limits[r->n_limits - 1],
+            r->n_stats == 13 ? "" : " and category", r->iou_thrs[0], r->iou_thrs[r->n_iou - 1]);
     if (run->has_intervals)
         fprintf(out, "; 95 %% interval of AP %.4f to %.4f", run->intervals[0].low, run->intervals[0].high);
     if (run->curves) {
         const pd_coco_point *const best = &run->curves->best[run->curves->n_categories];
-        fprintf(out, "; best F1 %.3f at score %.3f", best->f1, best->score);
+        fprintf(out, "; best F1 at IoU %.2f is %.3f at score %.3f", run->curves->iou, best->f1, best->score);
     }
-    fprintf(out, "</p>\n");
+    fprintf(out, ".</p>\n");
+    if (r->stats[0] == -1 && r->ap_max > -1 && r->n_stats != 13)
+        fprintf(out, "<p>AP is looked up at a limit that was not evaluated; at %zu detections it is %.3f.</p>\n",
+                r->limits[r->n_limits - 1], r->ap_max);
 }
 
-static void put_comparison(FILE *out, const pd_coco_run *runs, size_t n)
+static void put_difference(FILE *out, const pd_coco_difference *d)
+{
+    fprintf(out, "<td class=\"l\" data-v=\"%.6f\">%+.4f <small>%+.4f to %+.4f, better in %.0f %%</small></td>",
+            d->interval.value, d->interval.value, d->interval.low, d->interval.high, 100 * (1 - d->a_better));
+}
+
+static void put_comparison(FILE *out, const pd_coco_run *runs, size_t n,
+                           const pd_coco_difference (*differences)[PD_COCO_METRICS])
 {
     const int columns = runs[0].result->type == PD_COCO_KEYPOINTS ? 5 : 6;
-    fprintf(out, "<section><h2>Results</h2><div class=\"wide\"><table class=\"sort\"><thead><tr><th>file</th>");
+    fprintf(out, "<section><h2>Results</h2>");
+    if (differences)
+        fprintf(out, "<p>Against the first file, on the same resampled images: the difference of AP, its 95 %% "
+                     "interval, and the share of resamples in which it is better.</p>");
+    fprintf(out, "<div class=\"wide\"><table class=\"sort\"><thead><tr><th>file</th>");
     for (int c = 0; c < columns; c++) fprintf(out, "<th>%s</th>", runs[0].result->names[c]);
-    fprintf(out, "</tr></thead><tbody>");
+    fprintf(out, "%s</tr></thead><tbody>", differences ? "<th class=\"l\">against the first</th>" : "");
     for (size_t i = 0; i < n; i++) {
         fprintf(out, "<tr><td>");
         put_text(out, runs[i].file);
         fprintf(out, "</td>");
         for (int c = 0; c < columns; c++) put_cell(out, runs[i].result->stats[c]);
-        fprintf(out, "</tr>");
+        if (differences && i) put_difference(out, &differences[i][PD_COCO_METRIC_AP]);
+        fprintf(out, "%s</tr>\n", differences && !i ? "<td data-v=\"0\"></td>" : "");
     }
     fprintf(out, "</tbody></table></div></section>\n");
 }
@@ -432,8 +426,8 @@ static pd_status put_run(FILE *out, const pd_coco_run *run, const pd_coco_gt *gt
     return PD_OK;
 }
 
-static pd_status put_page(FILE *out, const char *gt_path, const pd_coco_run *runs, size_t n, const pd_coco_gt *gt,
-                          pd_err *err)
+static pd_status put_page(FILE *out, const char *gt_path, const pd_coco_run *runs, size_t n,
+                          const pd_coco_difference (*differences)[PD_COCO_METRICS], const pd_coco_gt *gt, pd_err *err)
 {
     chart *const c = malloc(sizeof *c);
     if (!c) return PD_FAIL(err, PD_ENOMEM, "out of memory");
@@ -442,11 +436,11 @@ static pd_status put_page(FILE *out, const char *gt_path, const pd_coco_run *run
             "content=\"width=device-width,initial-scale=1\"><title>COCO "
             "evaluation</title><style>\n%s</style></head>\n<body><main>"
             "<h1>COCO evaluation</h1><p class=\"path\">Ground truth: ",
-            style);
+            pd_coco_page_style);
     put_text(out, gt_path);
     fprintf(out, "</p>\n");
     pd_status status = PD_OK;
-    if (n > 1) put_comparison(out, runs, n);
+    if (n > 1) put_comparison(out, runs, n, differences);
     for (size_t i = 0; i < n && status == PD_OK; i++) {
         if (n > 1)
             fprintf(out, "<details%s><summary><b class=\"path\">", i ? "" : " open");
@@ -457,17 +451,18 @@ static pd_status put_page(FILE *out, const char *gt_path, const pd_coco_run *run
         status = put_run(out, &runs[i], gt, c, err);
         if (n > 1) fprintf(out, "</details>\n");
     }
-    fprintf(out, "</main><div id=\"tip\"></div><script>\n%s</script></body></html>\n", script);
+    fprintf(out, "</main><div id=\"tip\"></div><script>\n%s</script></body></html>\n", pd_coco_page_script);
     free(c);
     return status;
 }
 
 pd_status pd_coco_write_html(const char *path, const char *gt_path, const pd_coco_run *runs, size_t n,
-                             const pd_coco_gt *gt, pd_err *err)
+                             const pd_coco_difference (*differences)[PD_COCO_METRICS], const pd_coco_gt *gt,
+                             pd_err *err)
 {
     pd_out *out;
     PD_TRY(pd_out_open(&out, path, err));
-    const pd_status status = put_page(pd_out_stream(out), gt_path, runs, n, gt, err);
+    const pd_status status = put_page(pd_out_stream(out), gt_path, runs, n, differences, gt, err);
     if (status != PD_OK) {
         pd_out_cancel(out);
         return status;

@@ -112,44 +112,45 @@ void pd_coco_print_tide(FILE *out, const pd_tide *t, bool markdown)
             t->false_positives, t->false_negatives);
 }
 
-typedef struct {
-    size_t row, column, count;
-} mistaken;
-
-static int compare_mistaken(const void *a, const void *b)
+/* a before b: more often; of equal count the earlier pair. */
+static bool is_worse(pd_coco_mistake a, pd_coco_mistake b)
 {
-    const mistaken *const x = a, *const y = b;
-    if (x->count != y->count) return x->count > y->count ? -1 : 1;
-    if (x->row != y->row) return x->row < y->row ? -1 : 1;
-    return (x->column > y->column) - (x->column < y->column);
+    if (a.count != b.count) return a.count > b.count;
+    return a.object != b.object ? a.object < b.object : a.detected < b.detected;
 }
 
-static const char *category_label(const pd_coco_gt *gt, size_t i, char id[PD_COCO_ID_ROOM])
+size_t pd_coco_most_mistaken(pd_coco_mistake *out, size_t room, const pd_coco_confusion *c)
 {
-    if (i >= pd_coco_gt_category_count(gt)) return "(background)";
+    size_t n = 0;
+    for (size_t row = 0; row < c->n; row++)
+        for (size_t column = 0; column < c->n; column++) {
+            const pd_coco_mistake m = {row, column, c->counts[row * (c->n + 1) + column]};
+            if (row == column || !m.count || (n == room && !is_worse(m, out[n - 1]))) continue;
+            size_t at = n < room ? n++ : n - 1;
+            for (; at > 0 && is_worse(m, out[at - 1]); at--) out[at] = out[at - 1];
+            out[at] = m;
+        }
+    return n;
+}
+
+const char *pd_coco_category_label(const pd_coco_gt *gt, size_t i, char id[PD_COCO_ID_ROOM])
+{
+    if (i >= pd_coco_gt_category_count(gt)) return "background";
     const pd_coco_category *const c = pd_coco_gt_category(gt, i);
     return *c->name ? c->name : pd_coco_id_format(id, c->id);
 }
 
 void pd_coco_print_confusion(FILE *out, const pd_coco_confusion *c, const pd_coco_gt *gt, bool markdown)
 {
-    enum { SHOWN = 20 };
-    mistaken top[SHOWN + 1];
-    size_t n = 0;
-    for (size_t row = 0; row < c->n; row++)
-        for (size_t column = 0; column < c->n; column++) {
-            const size_t count = c->counts[row * (c->n + 1) + column];
-            if (row == column || !count) continue;
-            top[n++] = (mistaken){row, column, count};
-            qsort(top, n, sizeof *top, compare_mistaken);
-            if (n > SHOWN) n = SHOWN;
-        }
+    pd_coco_mistake top[20];
+    const size_t n = pd_coco_most_mistaken(top, 20, c);
     fprintf(out, "Taken for another category most often (IoU %.2f, score %.2f)\n", c->iou, c->score);
     if (markdown) fprintf(out, "\n| object | detected as | times |\n|--------|-------------|------:|\n");
     for (size_t i = 0; i < n; i++) {
         char a[PD_COCO_ID_ROOM], b[PD_COCO_ID_ROOM];
-        fprintf(out, markdown ? "| %s | %s | %zu |\n" : " %s as %s: %zu\n", category_label(gt, top[i].row, a),
-                category_label(gt, top[i].column, b), top[i].count);
+        fprintf(out, markdown ? "| %s | %s | %zu |\n" : " %s as %s: %zu\n",
+                pd_coco_category_label(gt, top[i].object, a), pd_coco_category_label(gt, top[i].detected, b),
+                top[i].count);
     }
 }
 

@@ -44,6 +44,15 @@ void pd_coco_print_tide(FILE *out, const pd_tide *tide, bool markdown);
 void pd_coco_print_confusion(FILE *out, const pd_coco_confusion *confusion, const pd_coco_gt *gt, bool markdown);
 void pd_coco_print_intervals(FILE *out, const pd_coco_interval *intervals, const pd_coco_bootstrap *how);
 void pd_coco_print_difference(FILE *out, const char *a, const char *b, const pd_coco_difference *difference);
+/* A pair of categories, and how often an object of one was detected as the other. */
+typedef struct pd_coco_mistake {
+    size_t object, detected, count;
+} pd_coco_mistake;
+/* The pairs that are mistaken most often, at most `room`; the background is none. Returns how many. */
+size_t pd_coco_most_mistaken(pd_coco_mistake *out, size_t room, const pd_coco_confusion *confusion);
+/* A category's name, or its id where it has none; "background" for the index behind the last one. Returns name or id.
+ */
+const char *pd_coco_category_label(const pd_coco_gt *gt, size_t i, char id[PD_COCO_ID_ROOM]);
 /* The best F1 over all categories. */
 void pd_coco_print_best(FILE *out, const pd_coco_curves *curves);
 /* "AP", "AP50", "AP75". */

@@ -346,7 +346,8 @@ static pd_status run(session *s, pd_err *err)
     PD_TRY(pd_pool_new(&s->pool, s->args->threads, err));
     PD_TRY(evaluate_all(s, err));
     if (s->opt->json) PD_TRY(write_json(s, err));
-    if (s->opt->html) PD_TRY(pd_coco_write_html(s->opt->html, s->args->args[0], s->runs, s->n_runs, s->gt, err));
+    if (s->opt->html)
+        PD_TRY(pd_coco_write_html(s->opt->html, s->args->args[0], s->runs, s->n_runs, s->differences, s->gt, err));
     if (s->opt->arrays) PD_TRY(pd_coco_dump_arrays(s->runs[0].result, s->opt->arrays, err));
     print_results(s);
     return PD_OK;
