@@ -5,7 +5,7 @@
 #include "detectors/postprocess.h"
 
 /* Begin with zeros. */
-typedef struct pd_candidates {
+struct pd_candidates {
     size_t count;
     pd_box *box;
     float *score;
@@ -13,7 +13,7 @@ typedef struct pd_candidates {
     size_t box_room, score_room, label_room, keep_room, work_room; /* private */
     int *keep;
     void *work;
-} pd_candidates;
+};
 
 void pd_candidates_free(pd_candidates *c);
 

@@ -90,7 +90,7 @@ typedef struct lists {
     void *work;
     size_t work_room;
     size_t picked;
-    pd_candidates found;
+    pd_candidates *found;
 } lists;
 
 static void free_lists(lists *s)
@@ -99,7 +99,6 @@ static void free_lists(lists *s)
     free(s->order);
     free(s->pick_score);
     free(s->work);
-    pd_candidates_free(&s->found);
 }
 
 static pd_status add_pick(lists *s, int place, float score)
@@ -121,9 +120,16 @@ static pd_status best_picks(lists *s, int limit, int *chosen)
     return PD_OK;
 }
 
-static pd_box unscale(pd_box b, const pd_image_info *info)
+pd_box pd_box_to_original(pd_box b, const pd_image_info *info)
 {
+    if (info->flipped) b = (pd_box){(float)info->w - b.x2, b.y1, (float)info->w - b.x1, b.y2};
     return (pd_box){b.x1 / info->scale_x, b.y1 / info->scale_y, b.x2 / info->scale_x, b.y2 / info->scale_y};
+}
+
+pd_box pd_box_to_resized(pd_box b, const pd_image_info *info)
+{
+    b = (pd_box){b.x1 * info->scale_x, b.y1 * info->scale_y, b.x2 * info->scale_x, b.y2 * info->scale_y};
+    return info->flipped ? (pd_box){(float)info->w - b.x2, b.y1, (float)info->w - b.x1, b.y2} : b;
 }
 
 /* A level of one image. */
@@ -141,7 +147,7 @@ static pd_box original_box(const job *j, const level *v, int anchor)
     memcpy(&t, v->deltas + 4 * (size_t)anchor, sizeof t);
     pd_anchor_fill(&reference, v->grid, v->first + anchor, v->first + anchor + 1);
     const pd_box b = pd_box_clip(&j->cfg->coder, pd_box_decode(&j->cfg->coder, reference, t), v->info->h, v->info->w);
-    return unscale(b, v->info);
+    return pd_box_to_original(b, v->info);
 }
 
 static pd_status level_by_anchors(lists *s, const job *j, const level *v)
@@ -162,7 +168,7 @@ static pd_status level_by_anchors(lists *s, const job *j, const level *v)
             const float x = v->logits[(size_t)a * (size_t)v->k + (size_t)c];
             if (!(x > j->bound)) continue;
             const float score = sigmoid(x);
-            if (score > thresh) PD_TRY(pd_candidates_add(&s->found, box, score, c, NULL));
+            if (score > thresh) PD_TRY(pd_candidates_add(s->found, box, score, c, NULL));
         }
     }
     return PD_OK;
@@ -183,17 +189,20 @@ static pd_status level_by_pairs(lists *s, const job *j, const level *v)
     PD_TRY(best_picks(s, j->cfg->pre_nms, &chosen));
     for (int i = 0; i < chosen; i++) {
         const int pair = s->pick[s->order[i]];
-        PD_TRY(pd_candidates_add(&s->found, original_box(j, v, pair / v->k), s->pick_score[s->order[i]],
-                                 pair % v->k, NULL));
+        PD_TRY(pd_candidates_add(s->found, original_box(j, v, pair / v->k), s->pick_score[s->order[i]], pair % v->k,
+                                 NULL));
     }
     return PD_OK;
 }
 
-static pd_status detect(lists *s, const job *j, size_t image)
+/* Every candidate of an image into found. */
+static pd_status collect(pd_candidates *found, const job *j, size_t image)
 {
     const pd_anchor_grid *grid = j->heads->grid;
     const size_t k = (size_t)j->heads->k, anchors = (size_t)pd_anchor_count(grid);
-    for (int l = 0; l < grid->levels; l++) {
+    lists s = {.found = found};
+    pd_status status = PD_OK;
+    for (int l = 0; l < grid->levels && status == PD_OK; l++) {
         const size_t in_level = (size_t)(grid->first[l + 1] - grid->first[l]);
         const level v = {.logits = j->heads->logits[l] + image * in_level * k,
                          .deltas = j->heads->deltas[l] + image * in_level * 4,
@@ -203,11 +212,11 @@ static pd_status detect(lists *s, const job *j, size_t image)
                          .first = grid->first[l],
                          .k = j->heads->k,
                          .info = &j->info[image]};
-        s->picked = 0;
-        PD_TRY((j->cfg->topk_mode == PD_TOPK_PAIRS ? level_by_pairs : level_by_anchors)(s, j, &v));
+        s.picked = 0;
+        status = (j->cfg->topk_mode == PD_TOPK_PAIRS ? level_by_pairs : level_by_anchors)(&s, j, &v);
     }
-    return pd_candidates_detect(&s->found, j->cfg, j->out + image * (size_t)j->cfg->max_per_image, &j->count[image],
-                                NULL);
+    free_lists(&s);
+    return status;
 }
 
 static void detect_images(void *arg, size_t begin, size_t end, int thread)
@@ -215,9 +224,13 @@ static void detect_images(void *arg, size_t begin, size_t end, int thread)
     const job *j = arg;
     (void)thread;
     for (size_t i = begin; i < end; i++) {
-        lists s = {0};
-        j->failed[i] = detect(&s, j, i) != PD_OK;
-        free_lists(&s);
+        pd_candidates found = {0};
+        pd_status status = collect(&found, j, i);
+        if (status == PD_OK)
+            status =
+                pd_candidates_detect(&found, j->cfg, j->out + i * (size_t)j->cfg->max_per_image, &j->count[i], NULL);
+        j->failed[i] = status != PD_OK;
+        pd_candidates_free(&found);
     }
 }
 
@@ -230,7 +243,8 @@ static pd_status check_cfg(int n, const pd_image_info *info, const pd_postproces
         return PD_FAIL(err, PD_EINVAL, "postprocess: score_thresh %g, nms_iou %g: expected at least 0",
                        (double)cfg->score_thresh, (double)cfg->nms_iou);
     if (cfg->nms_type != PD_NMS_PLAIN && (!(cfg->soft_sigma > 0) || !(cfg->soft_min_score >= 0)))
-        return PD_FAIL(err, PD_EINVAL, "postprocess: soft suppression with sigma %g, min_score %g: expected above 0, at least 0",
+        return PD_FAIL(err, PD_EINVAL,
+                       "postprocess: soft suppression with sigma %g, min_score %g: expected above 0, at least 0",
                        (double)cfg->soft_sigma, (double)cfg->soft_min_score);
     for (int i = 0; i < n; i++)
         if (!(info[i].scale_x > 0) || !(info[i].scale_y > 0))
@@ -239,8 +253,9 @@ static pd_status check_cfg(int n, const pd_image_info *info, const pd_postproces
     return PD_OK;
 }
 
-pd_status pd_postprocess(pd_detection *out, int *count, const pd_head_outputs *heads, const pd_image_info *info,
-                         const pd_postprocess_cfg *cfg, pd_pool *pool, pd_err *err)
+/* What pd_postprocess and pd_postprocess_collect begin with. */
+static pd_status begin(job *j, const pd_head_outputs *heads, const pd_image_info *info, const pd_postprocess_cfg *cfg,
+                       pd_pool *pool, pd_err *err)
 {
     size_t pairs;
     PD_TRY(check_cfg(heads->n, info, cfg, err));
@@ -248,23 +263,41 @@ pd_status pd_postprocess(pd_detection *out, int *count, const pd_head_outputs *h
         pairs > INT32_MAX)
         return PD_FAIL(err, PD_EINVAL, "postprocess: %d images of %d anchors with %d classes", heads->n,
                        pd_anchor_count(heads->grid), heads->k);
-    const size_t n = (size_t)heads->n, anchors = n * (size_t)pd_anchor_count(heads->grid);
-    job j = {.out = out, .heads = heads, .info = info, .cfg = cfg};
+    const size_t anchors = (size_t)heads->n * (size_t)pd_anchor_count(heads->grid);
+    j->heads = heads;
+    j->info = info;
+    j->cfg = cfg;
+    j->bound = logit_bound(cfg->score_thresh);
+    j->top = malloc(anchors * sizeof *j->top + 1);
+    if (!j->top) return PD_FAIL(err, PD_ENOMEM, "out of memory for the detections of %d images", heads->n);
+    pd_parallel(pool, anchors, top_range, j);
+    return PD_OK;
+}
+
+pd_status pd_postprocess(pd_detection *out, int *count, const pd_head_outputs *heads, const pd_image_info *info,
+                         const pd_postprocess_cfg *cfg, pd_pool *pool, pd_err *err)
+{
+    job j = {.out = out};
     j.count = count;
-    pd_status status = PD_OK;
-    j.bound = logit_bound(cfg->score_thresh);
-    j.top = malloc(anchors * sizeof *j.top + 1);
+    PD_TRY(begin(&j, heads, info, cfg, pool, err));
+    const size_t n = (size_t)heads->n;
     j.failed = calloc(n + 1, sizeof *j.failed);
-    bool ok = j.top && j.failed;
-    if (ok) {
-        pd_parallel(pool, anchors, top_range, &j);
-        pd_parallel_each(pool, n, detect_images, &j);
-        for (size_t i = 0; i < n; i++) ok = ok && !j.failed[i];
-    }
-    if (!ok) status = PD_FAIL(err, PD_ENOMEM, "out of memory for the detections of %d images", heads->n);
+    bool ok = j.failed != NULL;
+    if (ok) pd_parallel_each(pool, n, detect_images, &j);
+    for (size_t i = 0; i < n && ok; i++) ok = !j.failed[i];
     free(j.top);
     free(j.failed);
-    return status;
+    return ok ? PD_OK : PD_FAIL(err, PD_ENOMEM, "out of memory for the detections of %d images", heads->n);
+}
+
+pd_status pd_postprocess_collect(pd_candidates *c, const pd_head_outputs *heads, const pd_image_info *info,
+                                 const pd_postprocess_cfg *cfg, pd_pool *pool, pd_err *err)
+{
+    job j = {.out = NULL};
+    PD_TRY(begin(&j, heads, info, cfg, pool, err));
+    const pd_status status = collect(c, &j, 0);
+    free(j.top);
+    return status == PD_OK ? PD_OK : PD_FAIL(err, PD_ENOMEM, "out of memory for the detections of an image");
 }
 
 /* ---- box heads ---- */
@@ -278,35 +311,31 @@ typedef struct roi_job {
     bool *failed; /* (n) out of memory */
 } roi_job;
 
-/* Class scores of a row: softmax of the mean logits. score: (k + 1). */
-static void row_scores(float *score, const roi_job *j, size_t row)
+void pd_roi_scores(float *score, const pd_roi_outputs *heads, size_t row)
 {
-    const size_t k = (size_t)j->heads->k + 1;
+    const size_t k = (size_t)heads->k + 1;
     float max = -INFINITY;
     double sum = 0;
     for (size_t c = 0; c < k; c++) {
         float v = 0;
-        for (int s = 0; s < j->heads->stages; s++) v += j->heads->logits[s][row * k + c];
-        score[c] = v / (float)j->heads->stages;
+        for (int s = 0; s < heads->stages; s++) v += heads->logits[s][row * k + c];
+        score[c] = v / (float)heads->stages;
         if (score[c] > max) max = score[c];
     }
     for (size_t c = 0; c < k; c++) sum += (double)(score[c] = expf(score[c] - max));
     for (size_t c = 0; c < k; c++) score[c] = (float)((double)score[c] / sum);
 }
 
-static pd_status detect_rois(lists *s, const roi_job *j, size_t image)
+static pd_status detect_rois(pd_candidates *found, float *score, const roi_job *j, size_t image)
 {
     const size_t m = (size_t)j->heads->m, k = (size_t)j->heads->k;
-    PD_TRY(pd_grow(&s->pick_score, &s->pick_score_room, k + 1, sizeof *s->pick_score, NULL));
     for (size_t r = image * m; r < image * m + (size_t)j->heads->count[image]; r++) {
-        row_scores(s->pick_score, j, r);
+        pd_roi_scores(score, j->heads, r);
+        const pd_box box = pd_box_to_original(j->heads->boxes[r], &j->info[image]);
         for (size_t c = 0; c < k; c++)
-            if (s->pick_score[c] > j->cfg->score_thresh)
-                PD_TRY(pd_candidates_add(&s->found, unscale(j->heads->boxes[r], &j->info[image]), s->pick_score[c],
-                                         (int)c, NULL));
+            if (score[c] > j->cfg->score_thresh) PD_TRY(pd_candidates_add(found, box, score[c], (int)c, NULL));
     }
-    return pd_candidates_detect(&s->found, j->cfg, j->out + image * (size_t)j->cfg->max_per_image, &j->count[image],
-                                NULL);
+    return pd_candidates_detect(found, j->cfg, j->out + image * (size_t)j->cfg->max_per_image, &j->count[image], NULL);
 }
 
 static void detect_roi_images(void *arg, size_t begin, size_t end, int thread)
@@ -314,9 +343,11 @@ static void detect_roi_images(void *arg, size_t begin, size_t end, int thread)
     const roi_job *j = arg;
     (void)thread;
     for (size_t i = begin; i < end; i++) {
-        lists s = {0};
-        j->failed[i] = detect_rois(&s, j, i) != PD_OK;
-        free_lists(&s);
+        pd_candidates found = {0};
+        float *score = malloc(((size_t)j->heads->k + 1) * sizeof *score);
+        j->failed[i] = !score || detect_rois(&found, score, j, i) != PD_OK;
+        pd_candidates_free(&found);
+        free(score);
     }
 }
 

@@ -5,9 +5,9 @@
  *      it; smaller levels entire, in grid order. score = 1 / (1 + e^-logit)
  *   2. boxes decoded from the anchors, clipped to the image, divided by the image's scale factors
  *   3. every (anchor, class) with score > score_thresh is a candidate
- *   4. class-wise non-maximum suppression (nms.h, or soft_nms.h), then the best max_per_image over all classes, by score descending
- * topk_mode PD_TOPK_PAIRS is the order of later mmdetection releases: step 3 first, then the pre_nms best pairs of each
- * level. Equal scores: the lower index (level, cell, anchor, class) first.
+ *   4. class-wise non-maximum suppression (nms.h, or soft_nms.h), then the best max_per_image over all classes, by
+ * score descending topk_mode PD_TOPK_PAIRS is the order of later mmdetection releases: step 3 first, then the pre_nms
+ * best pairs of each level. Equal scores: the lower index (level, cell, anchor, class) first.
  *
  * Box heads (Cascade R-CNN), per image: the logits of all stages are averaged, one softmax over classes and background
  * is taken, then steps 3 and 4.
@@ -36,10 +36,10 @@ typedef struct pd_postprocess_cfg {
     int pre_nms;        /* per level; 1000 */
     float score_thresh; /* 0.05; >= 0 */
     pd_nms_type nms_type;
-    float nms_iou;  /* 0.5 */
-    bool nms_exact; /* plain: false: emulate mmdetection's float32 class offsets (nms.h) */
+    float nms_iou;                    /* 0.5 */
+    bool nms_exact;                   /* plain: false: emulate mmdetection's float32 class offsets (nms.h) */
     float soft_sigma, soft_min_score; /* soft_nms.h: 0.5, 0.05 */
-    int max_per_image;  /* 100 */
+    int max_per_image;                /* 100 */
     pd_topk_mode topk_mode;
     pd_box_coder coder;
 } pd_postprocess_cfg;
@@ -53,10 +53,19 @@ typedef struct pd_head_outputs {
     const float *logits[PD_MAX_LEVELS], *deltas[PD_MAX_LEVELS];
 } pd_head_outputs;
 
+/* A box in pixels of a resized image, mirrored or not, in pixels of the original; and the way there (not clipped). */
+pd_box pd_box_to_original(pd_box box, const pd_image_info *info);
+pd_box pd_box_to_resized(pd_box box, const pd_image_info *info);
+
 /* out: (n, max_per_image), of which the first count[i] rows of image i are set. info: (n); h, w, scale_x, scale_y are
  * read. PD_EINVAL for impossible settings (nothing is written), PD_ENOMEM (out and count are undefined). */
 pd_status pd_postprocess(pd_detection *out, int *count, const pd_head_outputs *heads, const pd_image_info *info,
                          const pd_postprocess_cfg *cfg, pd_pool *pool, pd_err *err);
+
+/* Steps 1 to 3 for one image (heads->n is 1): its candidates are added to a list (candidates.h). */
+typedef struct pd_candidates pd_candidates;
+pd_status pd_postprocess_collect(pd_candidates *c, const pd_head_outputs *heads, const pd_image_info *info,
+                                 const pd_postprocess_cfg *cfg, pd_pool *pool, pd_err *err);
 
 #define PD_MAX_STAGES 8
 
@@ -68,7 +77,10 @@ typedef struct pd_roi_outputs {
     const pd_box *boxes;                /* (n, m) final boxes, decoded and clipped, in pixels of the resized image */
 } pd_roi_outputs;
 
-/* As above; of cfg, score_thresh, nms_iou, nms_exact and max_per_image are read. */
+/* Class scores of a row (of all images' rows): the softmax of the mean logits. score: (k + 1), background last. */
+void pd_roi_scores(float *score, const pd_roi_outputs *heads, size_t row);
+
+/* As pd_postprocess; pre_nms, topk_mode and coder are not read. */
 pd_status pd_postprocess_rois(pd_detection *out, int *count, const pd_roi_outputs *heads, const pd_image_info *info,
                               const pd_postprocess_cfg *cfg, pd_pool *pool, pd_err *err);
 
