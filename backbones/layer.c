@@ -174,7 +174,8 @@ pd_value *pd_record_layer(pd_tape *t, pd_form form, const char *conv, const char
         z[0] = pd_conv(t, conv, x, p[0].w, NULL, NULL, bank[0].args);
     for (int i = 0; i < count; i++)
         b[i] = (pd_bn_branch){z[i], p[i].gamma, p[i].beta, p[i].mean, p[i].var, p[i].column};
-    const pd_bn_settings set = {PD_BN_EPS, PD_BN_MOMENTUM, form == PD_FORM_TRAIN, relu};
+    const bool train = form == PD_FORM_TRAIN;
+    const pd_bn_settings set = {PD_BN_EPS, PD_BN_MOMENTUM, train, relu, train && pd_tape_syncs_stats(t)};
     return pd_bn_sum(t, bn, count, b, form == PD_FORM_COUNT ? NULL : gate, residual, set);
 }
 

@@ -81,11 +81,12 @@ static void share_processors(const pd_comm *comm, const introduction *all)
     if (count < comm->local_world) return;
     for (int r = 0; r < comm->world; r++)
         if (!strcmp(all[r].peer.host, me->peer.host) && !CPU_EQUAL(&all[r].processors, &me->processors)) return;
-    const int begin = count * comm->local_rank / comm->local_world,
-              end = count * (comm->local_rank + 1) / comm->local_world;
+    const int begin = count * comm->local_rank / comm->local_world;
+    const int end = count * (comm->local_rank + 1) / comm->local_world;
     cpu_set_t mine;
     CPU_ZERO(&mine);
-    for (int cpu = 0, at = 0; cpu < CPU_SETSIZE; cpu++) {
+    int at = 0;
+    for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
         if (!CPU_ISSET(cpu, &me->processors)) continue;
         if (at >= begin && at < end) CPU_SET(cpu, &mine);
         at++;
@@ -154,10 +155,15 @@ void pd_comm_close(pd_comm *comm, int code)
 
 pd_status pd_comm_of_device(pd_comm **out, pd_comm *host, pd_device *device, pd_err *err)
 {
-    (void)device;
-    (void)err;
-    *out = host;
-    return PD_OK;
+    if (!host || device->kind == PD_CPU) {
+        *out = host;
+        return PD_OK;
+    }
+    const pd_comm_maker *maker = device->find(device, "comm");
+    if (!maker)
+        return PD_FAIL(err, PD_EDEVICE, "%s: several processes need NCCL, which this build was made without",
+                       device->name);
+    return maker->open(out, host, device, err);
 }
 
 /* ---- who

@@ -8,7 +8,7 @@
 struct pd_tape {
     pd_arena *arena;
     pd_params *params;
-    bool training;
+    bool training, sync_stats;
     pd_err err; /* the first failure */
     pd_node *first_node, **last_node;
     pd_value *first_value, **last_value;
@@ -43,6 +43,16 @@ void pd_tape_free(pd_tape *tape)
 bool pd_tape_training(const pd_tape *tape)
 {
     return tape->training;
+}
+
+void pd_tape_sync_stats(pd_tape *tape)
+{
+    tape->sync_stats = true;
+}
+
+bool pd_tape_syncs_stats(const pd_tape *tape)
+{
+    return tape->sync_stats;
 }
 
 pd_params *pd_tape_params(const pd_tape *tape)

@@ -127,6 +127,9 @@ pd_status pd_tape_new(pd_tape **out, pd_params *params, bool training, pd_err *e
 void pd_tape_free(pd_tape *tape);
 
 bool pd_tape_training(const pd_tape *tape);
+/* Batch norms recorded from now on take their statistics over all processes that train together (bn_sum.h). */
+void pd_tape_sync_stats(pd_tape *tape);
+bool pd_tape_syncs_stats(const pd_tape *tape);
 pd_params *pd_tape_params(const pd_tape *tape);
 
 /* The first failure, PD_OK so far. */

@@ -34,7 +34,8 @@ static void unit_rows(const layout *l, size_t unit, size_t *sample, size_t *firs
     *first = *sample * l->rows + at;
 }
 
-/* ---- memory: saved holds mean and 1/std of every branch; scratch the units' partial sums, then coefficients ------ */
+/* ---- memory: saved holds mean and 1/std of every branch; scratch sums over all pixels, the units' partial sums, then
+ * coefficients ------ */
 
 static float *saved_mean(const pd_node *node, int k, size_t c)
 {
@@ -44,6 +45,16 @@ static float *saved_mean(const pd_node *node, int k, size_t c)
 static float *saved_rstd(const pd_node *node, int k, size_t c)
 {
     return (float *)node->saved + (size_t)(2 * k + 1) * c;
+}
+
+/* Two sums for each branch and channel, and behind them the number of pixels: over all processes where those are asked for. */
+#define SUMS(kc) (2 * (kc) + 1)
+
+static pd_status share_sums(const pd_node *node, const pd_run *run, double *sums, size_t kc, size_t pixels, pd_err *err)
+{
+    const bn_args *a = node->args;
+    sums[2 * kc] = (double)pixels;
+    return a->set.sync ? pd_comm_sum(run->device->comm, sums, SUMS(kc), PD_COMM_F64, err) : PD_OK;
 }
 
 static pd_status bn_plan(pd_node *node, pd_device *device, pd_err *err)
@@ -56,10 +67,10 @@ static pd_status bn_plan(pd_node *node, pd_device *device, pd_err *err)
         if (node->grad_mode[IN(k, Z)] == PD_GRAD_ADD)
             return PD_FAIL(err, PD_EINVAL, "a branch's convolution output must not be used elsewhere");
     node->saved_bytes = 2 * kc * f;
-    const size_t stats = a->set.batch_stats ? l.units * 2 * kc * f : 0;
-    node->scratch_fwd = stats + l.samples * (kc + l.c) * f;
+    const size_t stats = a->set.batch_stats ? l.units * 2 * kc * f : 0, sums = SUMS(kc) * sizeof(double);
+    node->scratch_fwd = sums + stats + l.samples * (kc + l.c) * f;
     /* per unit: sum g, and per branch sum g (z - mean); then per sample the same in total, and three coefficients */
-    node->scratch_bwd = (l.units + l.samples) * (kc + l.c) * f + l.samples * kc * f + 2 * kc * f;
+    node->scratch_bwd = sums + (l.units + l.samples) * (kc + l.c) * f + l.samples * kc * f + 2 * kc * f;
     for (int k = 0; k < a->branches; k++)
         if (node->backward && !pd_wants_grad(node, IN(k, Z))) node->scratch_bwd += l.samples * l.rows * l.c * f;
     return PD_OK;
@@ -72,6 +83,7 @@ typedef struct forward {
     const bn_args *args;
     layout l;
     const float *z[PD_MAX_BRANCHES];
+    double *sums;   /* (branches, 2, c): of z - shift and of its square; with `sync`, of z and of its square */
     float *partial; /* (units, branches, 2, c): sums of z - shift and of its square */
     float *scale;   /* (samples, branches, c) */
     float *offset;  /* (samples, c) */
@@ -116,30 +128,54 @@ PD_CLONES static void moments(void *arg, size_t begin, size_t end, int thread)
     }
 }
 
+/* The shift of a channel: its first pixel. Processes that sum together have none. */
+static double shift_of(const forward *f, int k, size_t i)
+{
+    return f->args->set.sync ? 0 : (double)f->z[k][i];
+}
+
+/* The sums of each channel [begin, end) over all units. */
+static void add_partial(void *arg, size_t begin, size_t end, int thread)
+{
+    (void)thread;
+    const forward *f = arg;
+    const size_t c = f->l.c, branches = (size_t)f->args->branches;
+    const double m = (double)(f->l.samples * f->l.rows);
+    for (size_t k = 0; k < branches; k++) {
+        double *sums = f->sums + k * 2 * c;
+        for (size_t i = begin; i < end; i++) {
+            double s = 0, q = 0;
+            for (size_t u = 0; u < f->l.units; u++) {
+                const float *p = f->partial + (u * branches + k) * 2 * c;
+                s += (double)p[i];
+                q += (double)p[c + i];
+            }
+            const double back = (double)f->z[k][i] - shift_of(f, (int)k, i);
+            sums[i] = s + m * back;
+            sums[c + i] = q + 2 * back * s + m * back * back;
+        }
+    }
+}
+
 /* Mean and 1/std of each channel [begin, end), and the running statistics. */
 static void finish_moments(void *arg, size_t begin, size_t end, int thread)
 {
     (void)thread;
     const forward *f = arg;
-    const size_t c = f->l.c, branches = (size_t)f->args->branches, m = f->l.samples * f->l.rows;
+    const size_t c = f->l.c;
+    const double m = f->sums[2 * (size_t)f->args->branches * c];
     const pd_bn_settings *set = &f->args->set;
     for (int k = 0; k < f->args->branches; k++) {
+        const double *sums = f->sums + (size_t)k * 2 * c;
         float *mean = saved_mean(f->node, k, c), *rstd = saved_rstd(f->node, k, c);
         float *run_mean = f->node->in[IN(k, MEAN)]->data, *run_var = f->node->in[IN(k, VAR)]->data;
         for (size_t i = begin; i < end; i++) {
-            double s = 0, q = 0;
-            for (size_t u = 0; u < f->l.units; u++) {
-                const float *p = f->partial + (u * branches + (size_t)k) * 2 * c;
-                s += (double)p[i];
-                q += (double)p[c + i];
-            }
-            s /= (double)m;
-            q = q / (double)m - s * s;
+            const double s = sums[i] / m, mu = shift_of(f, k, i) + s;
+            double q = sums[c + i] / m - s * s;
             if (q < 0) q = 0;
-            const double mu = (double)f->z[k][i] + s;
             mean[i] = (float)mu;
             rstd[i] = (float)(1 / sqrt(q + (double)set->eps));
-            const double unbiased = m > 1 ? q * (double)m / (double)(m - 1) : q;
+            const double unbiased = m > 1 ? q * m / (m - 1) : q;
             run_mean[i] += set->momentum * ((float)mu - run_mean[i]);
             run_var[i] += set->momentum * ((float)unbiased - run_var[i]);
         }
@@ -224,19 +260,21 @@ PD_CLONES static void normalise(void *arg, size_t begin, size_t end, int thread)
 
 static pd_status bn_fwd(pd_node *node, const pd_run *run, pd_err *err)
 {
-    (void)err;
     const bn_args *a = node->args;
     forward f = {.node = node, .args = a, .l = layout_of(node), .y = node->out[0]->data};
     const size_t c = f.l.c, kc = (size_t)a->branches * c;
     if (f.l.units == 0 || c == 0) return PD_OK;
     for (int k = 0; k < a->branches; k++) f.z[k] = node->in[IN(k, Z)]->data;
     f.residual = node->in[RESIDUAL] ? node->in[RESIDUAL]->data : NULL;
-    f.partial = node->scratch;
+    f.sums = node->scratch;
+    f.partial = (float *)(f.sums + SUMS(kc));
     f.scale = f.partial + (a->set.batch_stats ? f.l.units * 2 * kc : 0);
     f.offset = f.scale + f.l.samples * kc;
     pd_pool *pool = run->device->pool;
     if (a->set.batch_stats) {
         pd_parallel(pool, f.l.units, moments, &f);
+        pd_parallel(pool, c, add_partial, &f);
+        PD_TRY(share_sums(node, run, f.sums, kc, f.l.samples * f.l.rows, err));
         pd_parallel(pool, c, finish_moments, &f);
     } else {
         for (int k = 0; k < a->branches; k++) {
@@ -263,6 +301,7 @@ typedef struct backward {
     const float *dy, *y;
     float *dres;
     bool add_res;
+    double *sums;   /* (branches, 2, c): dbeta, dgamma */
     float *partial; /* (units, 1 + branches, c): sum g, sum g (z_k - mean_k) */
     float *total;   /* (samples, 1 + branches, c) */
     float *p;       /* (samples, branches, c): dz = p g + q z + r */
@@ -366,21 +405,19 @@ static float gate_weight(const backward *b, size_t sample, int branch)
     return ((const float *)gate->data)[sample * (size_t)gate->shape.dim[1] + (size_t)b->args->gate[branch]];
 }
 
-/* Gradients of gamma and beta, and the coefficients of dz, for a range of channels. */
+/* Gradients of gamma and beta, and the first coefficient of dz, for a range of channels. */
 static void finish_reduce(void *arg, size_t begin, size_t end, int thread)
 {
     (void)thread;
     const backward *b = arg;
     const size_t c = b->l.c, width = (size_t)(1 + b->args->branches) * c;
-    const double m = (double)(b->l.samples * b->l.rows);
     const pd_node *node = b->node;
     for (int k = 0; k < b->args->branches; k++) {
-        const float *gamma = node->in[IN(k, GAMMA)]->data, *rstd = saved_rstd(node, k, c), *mean = b->mean[k];
-        float *q = b->q + (size_t)k * c, *r = b->r + (size_t)k * c;
+        const float *gamma = node->in[IN(k, GAMMA)]->data, *rstd = saved_rstd(node, k, c);
+        double *sums = b->sums + (size_t)k * 2 * c;
         const bool want_gamma = pd_wants_grad(node, IN(k, GAMMA)), want_beta = pd_wants_grad(node, IN(k, BETA));
         for (size_t i = begin; i < end; i++) {
             double dbeta = 0, dgamma = 0;
-            const double gr = (double)gamma[i] * (double)rstd[i];
             for (size_t n = 0; n < b->l.samples; n++) {
                 const float a = gate_weight(b, n, k), *t = b->total + n * width;
                 dbeta += (double)a * (double)t[i];
@@ -389,8 +426,27 @@ static void finish_reduce(void *arg, size_t begin, size_t end, int thread)
             }
             if (want_gamma) put(node->in[IN(k, GAMMA)]->grad, i, dgamma, pd_adds_grad(node, IN(k, GAMMA), b->run));
             if (want_beta) put(node->in[IN(k, BETA)]->grad, i, dbeta, pd_adds_grad(node, IN(k, BETA), b->run));
-            q[i] = b->args->set.batch_stats ? (float)(-gr * (double)rstd[i] * dgamma / m) : 0.f;
-            r[i] = b->args->set.batch_stats ? (float)(-gr * dbeta / m) - q[i] * mean[i] : 0.f;
+            sums[i] = dbeta;
+            sums[c + i] = dgamma;
+        }
+    }
+}
+
+/* The other coefficients: what the mean and the deviation of the batch have to do with each of its pixels. */
+static void finish_coefficients(void *arg, size_t begin, size_t end, int thread)
+{
+    (void)thread;
+    const backward *b = arg;
+    const size_t c = b->l.c;
+    const double m = b->sums[2 * (size_t)b->args->branches * c];
+    for (int k = 0; k < b->args->branches; k++) {
+        const float *gamma = b->node->in[IN(k, GAMMA)]->data, *rstd = saved_rstd(b->node, k, c), *mean = b->mean[k];
+        const double *sums = b->sums + (size_t)k * 2 * c;
+        float *q = b->q + (size_t)k * c, *r = b->r + (size_t)k * c;
+        for (size_t i = begin; i < end; i++) {
+            const double gr = (double)gamma[i] * (double)rstd[i];
+            q[i] = b->args->set.batch_stats ? (float)(-gr * (double)rstd[i] * sums[c + i] / m) : 0.f;
+            r[i] = b->args->set.batch_stats ? (float)(-gr * sums[i] / m) - q[i] * mean[i] : 0.f;
         }
     }
 }
@@ -479,7 +535,6 @@ PD_CLONES static void apply(void *arg, size_t begin, size_t end, int thread)
 
 static pd_status bn_bwd(pd_node *node, const pd_run *run, pd_err *err)
 {
-    (void)err;
     const bn_args *a = node->args;
     backward b = {
         .node = node, .run = run, .args = a, .l = layout_of(node), .dy = node->out[0]->grad, .y = node->out[0]->data};
@@ -490,7 +545,8 @@ static pd_status bn_bwd(pd_node *node, const pd_run *run, pd_err *err)
         b.mean[k] = saved_mean(node, k, c);
         b.dz[k] = node->in[IN(k, Z)]->grad;
     }
-    b.partial = node->scratch;
+    b.sums = node->scratch;
+    b.partial = (float *)(b.sums + SUMS(kc));
     b.total = b.partial + b.l.units * width;
     b.p = b.total + b.l.samples * width;
     b.q = b.p + b.l.samples * kc;
@@ -510,6 +566,8 @@ static pd_status bn_bwd(pd_node *node, const pd_run *run, pd_err *err)
     pd_parallel(pool, b.l.samples * ((width + TOTAL_BLOCK - 1) / TOTAL_BLOCK), add_units, &b);
     pd_parallel(pool, c, finish_reduce, &b);
     gate_gradient(&b);
+    PD_TRY(share_sums(node, run, b.sums, kc, b.l.samples * b.l.rows, err));
+    pd_parallel(pool, c, finish_coefficients, &b);
     pd_parallel(pool, b.l.units, apply, &b);
     return PD_OK;
 }

@@ -14,6 +14,8 @@
  *
  * batch_stats: normalise by the batch's mean and biased variance and move the running ones by `momentum` (towards the
  * unbiased variance); otherwise normalise by the running ones, which then are constants (the detectors' "norm_eval").
+ * sync (with batch_stats): mean, variance and the sums of the backward pass are those of the batches of all processes that
+ * train together (run->device->comm); gradients of gamma, beta and the gate stay this process's part of the sum over all.
  * Sums are taken over fixed groups of rows in double precision between groups, so the result does not depend on the
  * number of threads. Backward, with g = dL/dy behind the ReLU's mask, m = n*h*w:
  *   dbeta_k = sum a_k g, dgamma_k = sum a_k g xhat_k, da_j(n) = sum over the sample of g * branch_j,
@@ -32,7 +34,7 @@ typedef struct pd_bn_branch {
 
 typedef struct pd_bn_settings {
     float eps, momentum; /* 1e-5 and 0.1 in all networks here */
-    bool batch_stats, relu;
+    bool batch_stats, relu, sync;
 } pd_bn_settings;
 
 pd_value *pd_bn_sum(pd_tape *t, const char *name, int branches, const pd_bn_branch *b, pd_value *gate,
