@@ -215,6 +215,9 @@ pd_status pd_det_settings(pd_detector_settings *out, const pd_det_config *cfg, i
     s.test.pre_nms = m->test.pre_nms;
     s.test.score_thresh = (float)m->test.score_thr;
     s.test.nms_iou = (float)m->test.nms_iou;
+    s.test.nms_type = (pd_nms_type)m->test.nms_type;
+    s.test.soft_sigma = (float)m->test.soft_sigma;
+    s.test.soft_min_score = (float)m->test.soft_min_score;
     s.test.nms_exact = m->test.nms_exact;
     s.test.max_per_image = m->test.max_per_image;
     s.test.topk_mode = (pd_topk_mode)m->test.topk_mode;
@@ -224,9 +227,6 @@ pd_status pd_det_settings(pd_detector_settings *out, const pd_det_config *cfg, i
 
 pd_transform pd_det_transform(const pd_det_config *cfg, bool train)
 {
-    s.test.nms_type = (pd_nms_type)m->test.nms_type;
-    s.test.soft_sigma = (float)m->test.soft_sigma;
-    s.test.soft_min_score = (float)m->test.soft_min_score;
     pd_transform t = pd_transform_detect(train);
     t.long_side = cfg->data.resize[0];
     t.short_side = cfg->data.resize[1];
