@@ -106,8 +106,9 @@ static pd_status make_whole(pd_sample *out, const pd_source *source, uint32_t i,
         return PD_FAIL(err, PD_EFORMAT, "%dx%d pixels, but %s has %dx%d; without a transform all must be of one size",
                        picture->w, picture->h, source->one_path, source->one_w, source->one_h);
     int h = picture->h, w = picture->w;
+    const bool flipped = pd_rng_double(rng) < t->flip;
     if (resize) {
-        pd_keep_ratio(&h, &w, picture->h, picture->w, t->long_side, t->short_side);
+        pd_keep_ratio(&h, &w, picture->h, picture->w, t->long_side, pd_draw_short_side(t, rng));
         PD_TRY(pd_resize_opencv(&out->image, h, w, picture, &tools->work, err));
     }
     out->info = (pd_image_info){.h = h,
@@ -118,7 +119,7 @@ static pd_status make_whole(pd_sample *out, const pd_source *source, uint32_t i,
                                 .ori_w = picture->w,
                                 .scale_x = (float)((double)w / picture->w),
                                 .scale_y = (float)((double)h / picture->h),
-                                .flipped = pd_rng_double(rng) < t->flip};
+                                .flipped = flipped};
     if (annotated) copy_boxes(out, config->coco, annotated);
     return PD_OK;
 }

@@ -85,6 +85,11 @@ pd_status pd_transform_check(const pd_transform *t, pd_err *err)
         if (t->long_side < 1 || t->short_side < 1 || t->long_side > 1 << 14 || t->short_side > 1 << 14)
             return PD_FAIL(err, PD_EINVAL, "resize [%d, %d]; expected two numbers in 1..16384", t->long_side,
                            t->short_side);
+        if (t->n_short_sides < 0 || t->n_short_sides > PD_MAX_SHORT_SIDES)
+            return PD_FAIL(err, PD_EINVAL, "%d short sides; at most %d", t->n_short_sides, PD_MAX_SHORT_SIDES);
+        for (int i = 0; i < t->n_short_sides; i++)
+            if (t->short_sides[i] < 1 || t->short_sides[i] > 1 << 14)
+                return PD_FAIL(err, PD_EINVAL, "short side %d is not in 1..16384", t->short_sides[i]);
         if (t->divisor < 1 || t->divisor > 1024)
             return PD_FAIL(err, PD_EINVAL, "divisor %d is not in 1..1024", t->divisor);
         return PD_OK;
@@ -141,6 +146,18 @@ pd_area pd_center_crop(int h, int w, int resize, int crop)
     const double scale_y = (double)h / new_h, scale_x = (double)w / new_w;
     const double top = rint((new_h - crop) / 2.0), left = rint((new_w - crop) / 2.0);
     return (pd_area){left * scale_x, top * scale_y, crop * scale_x, crop * scale_y};
+}
+
+int pd_draw_short_side(const pd_transform *t, pd_rng *rng)
+{
+    if (t->n_short_sides == 0) return t->short_side;
+    if (!t->short_range) return t->short_sides[pd_rng_below(rng, (uint32_t)t->n_short_sides)];
+    int low = t->short_sides[0], high = low;
+    for (int i = 1; i < t->n_short_sides; i++) {
+        if (t->short_sides[i] < low) low = t->short_sides[i];
+        if (t->short_sides[i] > high) high = t->short_sides[i];
+    }
+    return low + (int)pd_rng_below(rng, (uint32_t)(high - low + 1));
 }
 
 void pd_keep_ratio(int *out_h, int *out_w, int h, int w, int long_side, int short_side)

@@ -21,6 +21,8 @@ typedef enum pd_transform_kind {
     PD_TRANSFORM_DETECT,      /* detection: as large as long_side, short_side allow, mirrored by chance, padded */
 } pd_transform_kind;
 
+#define PD_MAX_SHORT_SIDES 32
+
 typedef struct pd_transform {
     pd_transform_kind kind;
     int crop;                  /* *_CROP: side of the output */
@@ -29,6 +31,10 @@ typedef struct pd_transform {
     int tries;                 /* RANDOM_CROP: draws before the central fallback */
     double flip;               /* RANDOM_CROP, DETECT, NONE: probability of a left-right mirror; 1: always */
     int long_side, short_side; /* DETECT: bounds of the longer and the shorter side, ratio kept */
+    /* DETECT: multi-scale training: the bound of the shorter side is drawn for each image, one of these (the list's
+     * value) or any whole number between the smallest and the largest (range). Empty: always short_side. */
+    int short_sides[PD_MAX_SHORT_SIDES], n_short_sides;
+    bool short_range;
     int divisor;               /* DETECT: the batch's height and width are multiples of this */
     double divide;             /* 255: mean and std are of [0, 1]; 1: of [0, 255] */
     double mean[3], std[3];    /* R, G, B */
@@ -87,6 +93,9 @@ pd_area pd_center_crop(int h, int w, int resize, int crop);
 /* Size of a (h, w) image resized with its ratio kept: s = min(long_side / max(h, w), short_side / min(h, w)),
  * side = (int)(side * s + 0.5), at least 1. */
 void pd_keep_ratio(int *out_h, int *out_w, int h, int w, int long_side, int short_side);
+
+/* The bound of the shorter side for one image. Draws from rng only where there is a choice. */
+int pd_draw_short_side(const pd_transform *t, pd_rng *rng);
 
 /* OpenCV's bilinear resize on bytes to out->h, out->w; out is sized by the call and must not be image. */
 pd_status pd_resize_opencv(pd_image *out, int out_h, int out_w, const pd_image *image, pd_transform_work *work,

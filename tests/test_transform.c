@@ -154,6 +154,31 @@ static void test_keep_ratio(void)
     PD_CHECK(nh == 1 && nw == 1333);
 }
 
+/* Multi-scale training: each value of the list about equally often; with a range everything between the ends. */
+static void test_short_sides(void)
+{
+    pd_transform t = pd_transform_detect(true);
+    pd_rng rng = pd_rng_make(3, 0, 0), before = rng;
+    pd_err err = PD_ERR_INIT;
+    int seen[16] = {0};
+    PD_CHECK_INT(pd_draw_short_side(&t, &rng), 800);
+    PD_CHECK(!memcmp(&rng, &before, sizeof rng)); /* nothing was drawn */
+    t.short_sides[0] = 72, t.short_sides[1] = 64, t.short_sides[2] = 70;
+    t.n_short_sides = 3;
+    for (int i = 0; i < 3000; i++) seen[pd_draw_short_side(&t, &rng) - 64]++;
+    for (int i = 0; i < 16; i++)
+        PD_CHECK(i == 0 || i == 6 || i == 8 ? seen[i] > 900 && seen[i] < 1100 : seen[i] == 0);
+    memset(seen, 0, sizeof seen);
+    t.short_range = true;
+    for (int i = 0; i < 9000; i++) seen[pd_draw_short_side(&t, &rng) - 64]++;
+    for (int i = 0; i < 16; i++) PD_CHECK(i <= 8 ? seen[i] > 900 && seen[i] < 1100 : seen[i] == 0);
+    PD_CHECK_OK(pd_transform_check(&t, &err));
+    t.short_sides[1] = 0;
+    PD_CHECK_FAILS(pd_transform_check(&t, &err), PD_EINVAL, "short side 0");
+    t.n_short_sides = PD_MAX_SHORT_SIDES + 1;
+    PD_CHECK_FAILS(pd_transform_check(&t, &err), PD_EINVAL, "at most 32");
+}
+
 static void test_boxes(void)
 {
     const pd_box b = {10, 20, 300, 40};
@@ -260,6 +285,7 @@ int main(void)
     test_opencv();
     test_triangle();
     test_keep_ratio();
+    test_short_sides();
     test_boxes();
     test_random_crop();
     test_normalize();

@@ -109,12 +109,17 @@ static const pd_field set_fields[] = {
 static const pd_table set_table = PD_TABLE(pd_det_set_cfg, set_fields);
 
 static const char *const policies[] = {"skip", "error", NULL};
+static const char *const short_side_modes[] = {"value", "range", NULL};
 typedef struct pd_det_data_cfg data_cfg;
 static const pd_field data_fields[] = {
     PD_OBJECT(data_cfg, train, &set_table, .doc = "what is trained on"),
     PD_OBJECT(data_cfg, val, &set_table, .doc = "what is validated on"),
     PD_STRING_LIST(data_cfg, classes, n_classes, .doc = "names of the classes to learn; empty: all of the training file"),
     PD_INTS(data_cfg, resize, .text = "[1333, 800]", .min = 32, .max = 16384, .doc = "bounds of the longer and the shorter side"),
+    PD_INT_LIST(data_cfg, short_sides, n_short_sides, .min = 32, .max = 16384,
+                .doc = "training: bounds of the shorter side to draw from, for each image; empty: that of resize"),
+    PD_ENUM(data_cfg, short_side_mode, short_side_modes, .text = "value",
+            .doc = "one of short_sides, or any number from the least to the largest"),
     PD_DOUBLE(data_cfg, flip, .def = 0.5, .min = 0, .max = 1, .doc = "probability of a mirror image in training"),
     PD_BOOL(data_cfg, shuffle, .def = 1, .doc = "a new order each epoch"),
     PD_BOOL(data_cfg, group_aspect, .def = 1, .doc = "batches of wide or of high images, not mixed"),
@@ -132,6 +137,10 @@ static const pd_field train_fields[] = {
     PD_INT(train_cfg, epochs, .def = 12, .min = 0, .max = 100000, .doc = "passes over the training set"),
     PD_INT(train_cfg, images_per_step, .def = 16, .min = 1, .max = 4096, .doc = "images per optimiser step"),
     PD_INT(train_cfg, micro_batch, .def = 2, .min = 1, .max = 4096, .doc = "images per forward pass; divides images_per_step"),
+    PD_INT(train_cfg, lr_images, .def = 16, .min = 1, .max = 4096,
+           .doc = "images per step that optimizer.lr is meant for; --auto-scale-lr scales by images_per_step / lr_images"),
+    PD_INT(train_cfg, early_stop, .def = 0, .min = 0, .max = 100000,
+           .doc = "stop after so many validations without a better AP; 0: never"),
     PD_INT64(train_cfg, max_steps, .def = 0, .min = 0, .max = 1e15, .doc = "stop after so many steps; 0: no limit"),
     PD_INT(train_cfg, log_interval, .def = 50, .min = 1, .max = 1000000, .doc = "steps between log lines"),
     PD_INT(train_cfg, save_interval, .def = 0, .min = 0, .max = 100000000, .doc = "steps between checkpoints; 0: one each epoch"),
@@ -230,6 +239,11 @@ pd_transform pd_det_transform(const pd_det_config *cfg, bool train)
     pd_transform t = pd_transform_detect(train);
     t.long_side = cfg->data.resize[0];
     t.short_side = cfg->data.resize[1];
+    if (train) {
+        t.n_short_sides = cfg->data.n_short_sides;
+        t.short_range = cfg->data.short_side_mode == 1;
+        memcpy(t.short_sides, cfg->data.short_sides, sizeof t.short_sides);
+    }
     t.flip = train ? cfg->data.flip : 0;
     t.divisor = PD_DETECTOR_DIVISOR;
     t.divide = 1;

@@ -48,6 +48,7 @@ typedef struct pd_det_config {
         const char *classes[PD_MAX_NAMES];
         int n_classes;
         int resize[2]; /* long side, short side */
+        int short_sides[PD_MAX_SHORT_SIDES], n_short_sides, short_side_mode; /* mode: 0 value, 1 range */
         double flip;
         bool shuffle, group_aspect, keep_empty;
         int workers, min_side;
@@ -56,6 +57,7 @@ typedef struct pd_det_config {
     } data;
     struct pd_det_train_cfg {
         int epochs, images_per_step, micro_batch, log_interval, save_interval, val_interval, pictures;
+        int lr_images, early_stop;
         int64_t max_steps, seed;
         double ema;
     } train;

@@ -14,7 +14,7 @@
 
 typedef struct options {
     const char *resume, *work_dir, *init, *backbone;
-    bool check, print_config, help_config, lenient;
+    bool check, print_config, help_config, lenient, auto_scale_lr;
 } options;
 
 /* One validation image to draw, with what was found on it. */
@@ -34,7 +34,7 @@ typedef struct session {
     pd_device *device;
     pd_coco train_set, val_set;
     uint32_t *images; /* training images that are used */
-    size_t n_images;
+    size_t n_images, n_without, n_background; /* n_without: of the whole set, without a box; n_background: those that are used */
     pd_coco_gt *truth;
     pd_detector *net;
     pd_loader *train_loader, *val_loader;
@@ -65,6 +65,10 @@ static pd_status read_config(session *s, pd_err *err)
         const char *end = strstr(base, ".json");
         PD_TRY_DONE(pd_format(&dir, s->arena, err, "runs/%.*s", (int)(end ? (size_t)(end - base) : strlen(base)), base));
         s->cfg.work_dir = dir;
+    }
+    if (s->opt->auto_scale_lr) { /* said so that the printed configuration, run again, is the same run */
+        s->cfg.optimizer.lr *= (double)s->cfg.train.images_per_step / s->cfg.train.lr_images;
+        s->cfg.train.lr_images = s->cfg.train.images_per_step;
     }
     PD_TRY_DONE(pd_config_print(&s->config_text, &s->cfg, &pd_det_table, s->arena, err));
 done:
@@ -103,6 +107,16 @@ static pd_status need(const char *key, const char *value, pd_err *err)
     return value ? PD_OK : PD_FAIL(err, PD_EINVAL, "%s is not set: give it in the configuration or by --set %s=PATH", key, key);
 }
 
+/* Images without a box teach background; that there are such is told, whether they are used or not. */
+static void count_background(session *s)
+{
+    const pd_coco_photo *images = s->train_set.images;
+    size_t without = 0;
+    for (size_t i = 0; i < s->train_set.n_images; i++) without += images[i].n_gt == 0;
+    for (size_t i = 0; i < s->n_images; i++) s->n_background += images[s->images[i]].n_gt == 0;
+    s->n_without = without;
+}
+
 static pd_status open_data(session *s, pd_err *err)
 {
     const struct pd_det_data_cfg *d = &s->cfg.data;
@@ -115,6 +129,7 @@ static pd_status open_data(session *s, pd_err *err)
     }
     PD_TRY(pd_coco_open(&s->train_set, d->train.annotations, classes, d->n_classes, s->arena, err));
     PD_TRY(pd_coco_train_images(&s->images, &s->n_images, &s->train_set, d->min_side, d->keep_empty, s->arena, err));
+    count_background(s);
     if (!s->n_images) return PD_FAIL(err, PD_EFORMAT, "%s: no image to train on", d->train.annotations);
     PD_TRY(open_loader(s, &s->train_loader, &s->train_set, d->train.images, true, err));
     if (!d->val.annotations) return PD_OK;
@@ -363,6 +378,19 @@ static pd_status write_report(session *s, pd_err *err)
     return pd_report_run(s->cfg.work_dir, &report, err);
 }
 
+/* What is trained on, as a line of the log. */
+static pd_status log_data(session *s, pd_err *err)
+{
+    const pd_coco *set = &s->train_set;
+    const pd_log_value line[] = {
+        {"images", (double)set->n_images},           {"images_used", (double)s->n_images},
+        {"images_without_boxes", (double)s->n_without}, {"images_without_boxes_used", (double)s->n_background},
+        {"boxes", (double)set->counts[PD_COCO_GT]},  {"crowds", (double)set->counts[PD_COCO_CROWD]},
+        {"lr", s->cfg.optimizer.lr},
+    };
+    return pd_log_write(s->run.log, "data", 0, pd_wall_time(), line, sizeof line / sizeof *line, err);
+}
+
 static pd_status train(session *s, pd_err *err)
 {
     const pd_det_config *c = &s->cfg;
@@ -377,6 +405,7 @@ static pd_status train(session *s, pd_err *err)
     char *resume, *summary;
     PD_TRY(pd_train_run_init(run, s->device, pd_detector_params(s->net), c->work_dir, &c->optimizer, &c->schedule, c->train.ema,
                              c->train.epochs, total, err));
+    run->patience = c->train.early_stop;
     PD_TRY(pd_train_resume_path(&resume, c->work_dir, s->opt->resume, s->arena, err));
     if (resume) PD_TRY(pd_train_resume(run, resume, err));
     PD_TRY(pd_train_run_open(run, s->config_text, resume != NULL, err));
@@ -385,6 +414,11 @@ static pd_status train(session *s, pd_err *err)
     pd_progress_begin(&s->progress, "training", "steps", total, s->args->quiet);
     if (resume) pd_progress_line(&s->progress, "going on from %s, step %lld", resume, (long long)run->at.step);
     pd_progress_line(&s->progress, "%zu of %zu training images; %s", s->n_images, s->train_set.n_images, summary);
+    if (s->n_without)
+        pd_progress_line(&s->progress, "%zu images have no box: %zu are used as background, %zu are left out (data.keep_empty)",
+                         s->n_without, s->n_background, s->n_without - s->n_background);
+    if (s->opt->auto_scale_lr) pd_progress_line(&s->progress, "learning rate for %d images a step: %g", c->train.images_per_step, c->optimizer.lr);
+    if (!resume) PD_TRY(log_data(s, err));
     pd_progress_line(&s->progress, "%zu validation images, %d classes, %.2f M parameters (%.2f M trained), %lld steps per epoch",
                      s->val_set.n_images, pd_detector_get(s->net)->classes, (double)pd_params_elements(run->params, false) / 1e6,
                      (double)pd_params_elements(run->params, true) / 1e6, (long long)per_epoch);
@@ -405,6 +439,8 @@ static pd_status train(session *s, pd_err *err)
         }
         PD_TRY(end_epoch(s, end || run->at.step_in_epoch >= per_epoch, err));
     }
+    if (run->patience && run->at.stale >= run->patience && run->at.step < total)
+        pd_progress_line(&s->progress, "stopped early: %lld validations without a better AP than %.3f", (long long)run->at.stale, run->at.best);
     pd_progress_end(&s->progress, run->at.step);
     if (pd_loader_bad(s->train_loader))
         fprintf(stderr, "%zu training images could not be read and were replaced\n", pd_loader_bad(s->train_loader));
@@ -444,6 +480,7 @@ int main(int argc, char **argv)
         PD_OPT_STRING(0, "resume", "FILE", &o.resume, "go on from a checkpoint; auto: from the run's last"),
         PD_OPT_STRING(0, "init", "FILE", &o.init, "a detector's weights to start from"),
         PD_OPT_STRING(0, "backbone", "FILE", &o.backbone, "a classifier's weights (pd_cls_train) to start the backbone from"),
+        PD_OPT_FLAG(0, "auto-scale-lr", &o.auto_scale_lr, "learning rate in proportion to the images per step (train.lr_images)"),
         PD_OPT_FLAG(0, "lenient", &o.lenient, "weights may miss tensors or have others (they are listed)"),
         PD_OPT_STRING(0, "work-dir", "DIR", &o.work_dir, "the run's folder"),
         PD_OPT_FLAG(0, "check", &o.check, "check the configuration and stop"),

@@ -65,7 +65,16 @@ pd_status pd_train_run_open(pd_train_run *run, const char *config, bool resumed,
 bool pd_train_going(const pd_train_run *run)
 {
     const pd_train_position *at = &run->at;
+    if (run->patience && at->stale >= run->patience && at->closed == at->step) return false;
     return at->epoch < run->total_epochs && (at->step < run->total_steps || at->closed < at->step);
+}
+
+bool pd_train_judge(pd_train_run *run, double result)
+{
+    const bool best = !(result <= run->at.best); /* NaN: the first */
+    if (best) run->at.best = result;
+    run->at.stale = best ? 0 : run->at.stale + 1;
+    return best;
 }
 
 pd_status pd_train_step(pd_train_run *run, int groups, pd_err *err)
@@ -103,7 +112,8 @@ pd_status pd_train_save(pd_train_run *run, const char *name, const pd_model_meta
     pd_st_writer *w = NULL;
     char *path;
     const double state[STATE_SIZE] = {(double)run->at.step, (double)run->at.epoch, (double)run->at.step_in_epoch,
-                                      run->at.best, (double)run->at.images, (double)run->at.closed};
+                                      run->at.best, (double)run->at.images, (double)run->at.closed,
+                                      (double)run->at.stale};
     const int64_t state_shape[1] = {STATE_SIZE};
     pd_arena *arena = pd_arena_new();
     if (!arena) return PD_FAIL(err, PD_ENOMEM, "out of memory for a checkpoint");

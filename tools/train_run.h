@@ -26,6 +26,7 @@ typedef struct pd_train_position {
     double best;           /* best validation result so far; NaN: none */
     int64_t images;        /* images seen */
     int64_t closed;        /* the step behind which validation and checkpoints were last completed; 0: none yet */
+    int64_t stale;         /* validations since the best one */
 } pd_train_position;
 
 typedef struct pd_train_run {
@@ -36,6 +37,7 @@ typedef struct pd_train_run {
     pd_schedule schedule;
     double ema_decay; /* 0: no moving average */
     int64_t total_epochs, total_steps;
+    int64_t patience; /* the run ends after so many validations without a better result; 0, the default: it does not */
     float *velocity, *ema; /* blocks beside the weights */
     pd_train_position at;
     double lr, grad_norm; /* of the last step; grad_norm NaN unless clipping */
@@ -49,8 +51,11 @@ pd_status pd_train_run_init(pd_train_run *run, pd_device *device, pd_params *par
                             int64_t total_epochs, int64_t total_steps, pd_err *err);
 void pd_train_run_free(pd_train_run *run);
 
-/* Whether there is anything left to do: steps, or the validation behind the last one. */
+/* Whether there is anything left to do: steps, or the validation behind the last one; and patience is left. */
 bool pd_train_going(const pd_train_run *run);
+
+/* Takes note of a validation's result; larger is better. True: the best so far. */
+bool pd_train_judge(pd_train_run *run, double result);
 
 /* Makes the folder, writes config.json and opens the log (lines behind run->at.step are dropped when resuming). */
 pd_status pd_train_run_open(pd_train_run *run, const char *config, bool resumed, pd_err *err);
