@@ -166,7 +166,7 @@ pd_status pd_train_resume(pd_train_run *run, const char *path, pd_err *err)
     PD_TRY_DONE(pd_load_block(run->velocity, run->params, "train.momentum.", file, err));
     if (run->ema) PD_TRY_DONE(pd_load_block(run->ema, run->params, "train.ema.", file, err));
     run->at = (pd_train_position){(int64_t)state[0], (int64_t)state[1], (int64_t)state[2], state[3], (int64_t)state[4],
-                                  (int64_t)state[5]};
+                                  (int64_t)state[5], (int64_t)state[6]};
 done:
     pd_st_close(file);
     return status;
