@@ -2,6 +2,7 @@
  * owns lives in one struct outside of the jumping function. */
 #include "datasets/codec.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <string.h>
@@ -216,7 +217,8 @@ static pd_status write_all(writer *w, FILE *to, const pd_image *image, int quali
     memset(c, 0, sizeof *c);
     failure_init(&w->fail, true);
     c->err = &w->fail.manager;
-    if (setjmp(w->fail.escape)) return PD_FAIL(err, PD_EIO, "cannot write a JPEG: %s", w->fail.text);
+    if (setjmp(w->fail.escape))
+        return PD_FAIL(err, PD_EIO, "cannot write a JPEG: %s", ferror(to) ? strerror(errno) : w->fail.text);
     jpeg_create_compress(c);
     jpeg_stdio_dest(c, to);
     c->image_width = (JDIMENSION)image->w;

@@ -1,6 +1,7 @@
 /* libpng's errors jump like libjpeg's: the setjmp for PNG is here and nowhere else. */
 #include "datasets/codec.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -140,7 +141,8 @@ pd_status pd_png_decode(pd_image *out, pd_bytes file, const pd_image_options *op
 
 static pd_status write_all(job *j, FILE *to, const pd_image *image, pd_err *err)
 {
-    if (setjmp(png_jmpbuf(j->png))) return PD_FAIL(err, PD_EIO, "cannot write a PNG: %s", j->text);
+    if (setjmp(png_jmpbuf(j->png)))
+        return PD_FAIL(err, PD_EIO, "cannot write a PNG: %s", ferror(to) ? strerror(errno) : j->text);
     PD_TRY(make_rows(j, image, err));
     png_init_io(j->png, to);
     png_set_IHDR(j->png, j->info, (png_uint_32)image->w, (png_uint_32)image->h, 8, PNG_COLOR_TYPE_RGB,

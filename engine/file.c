@@ -256,7 +256,8 @@ pd_status pd_make_dirs(const char *path, pd_err *err)
         const char end = *p;
         *p = '\0';
         if (*copy && mkdir(copy, 0777) != 0 && !(errno == EEXIST && pd_is_dir(copy))) {
-            status = io_error(err, copy, "make the folder");
+            status = errno == EEXIST ? PD_FAIL(err, PD_EIO, "%s: cannot make the folder: a file has this name", copy)
+                                     : io_error(err, copy, "make the folder");
             break;
         }
         if (end == '\0') break;

@@ -1,5 +1,5 @@
 /* Runs that are killed and go on: pd_cls_train and pd_det_train killed with SIGKILL at seeded random moments and in the
- * validation behind the last step, and stopped by Ctrl-C; --resume auto each time. The weights, the optimiser's state and
+ * validation behind the last step, and stopped by SIGINT or SIGTERM; --resume auto each time. The weights, the optimiser's state and
  * the log end as those of a run that nobody disturbed, to the last bit, and nothing half-written stays.
  *
  * PD_KILLS=N (2): random kills per scenario. PD_KILL_SEED=N: other moments.
@@ -174,7 +174,7 @@ static void interrupt(const scenario *s, const char *at)
     pd_child c = {0};
     start(&c, s, at);
     if (wait_for_step(&c, at, last_step(at) + 1)) {
-        kill(c.pid, SIGINT);
+        kill(c.pid, (s - scenarios) % 2 ? SIGTERM : SIGINT);
         pd_child_wait(&c);
         PD_CHECK_INT(c.code, 130);
         PD_CHECK_MSG(strstr(c.err, "go on with --resume auto") && pd_count_lines(c.err) == 1, "said \"%s\"", c.err);
