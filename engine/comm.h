@@ -22,7 +22,12 @@
 
 typedef struct pd_comm pd_comm;
 
-typedef enum pd_comm_type { PD_COMM_F32, PD_COMM_F64, PD_COMM_I64 } pd_comm_type;
+typedef enum pd_comm_type {
+    PD_COMM_F32,
+    PD_COMM_F64,
+    PD_COMM_I64,
+    PD_COMM_MEAN, /* float32, and the mean in place of the sum */
+} pd_comm_type;
 
 /* Joins the processes of this run; *out NULL: this one is alone. PD_EDEVICE where a launcher started several, but MPI
  * is not to be had, or does not see them. Processes of one machine that a launcher did not bind share its processors
@@ -49,7 +54,7 @@ pd_status pd_comm_watch(pd_comm *comm, double seconds, pd_lost_fn lost, void *ar
 
 /* Begins data[i] = sum over the ranks of data[i]; data belongs to the communicator until pd_comm_wait. */
 pd_status pd_comm_start_sum(pd_comm *comm, void *data, size_t count, pd_comm_type type, pd_err *err);
-/* Until everything that was started is done. */
+/* Until everything that was started is done; on a device's memory: operations of the device that follow see it done. */
 pd_status pd_comm_wait(pd_comm *comm, pd_err *err);
 
 /* Start and wait in one. */

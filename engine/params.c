@@ -14,6 +14,8 @@ struct pd_params {
     pd_device *device;
     float *weights, *grads, *buffers;
     size_t weight_count, buffer_count;
+    pd_gradient_fn listener;
+    void *listener_arg;
 };
 
 uint64_t pd_hash_text(const char *text)
@@ -229,6 +231,22 @@ bool pd_params_next_run(const pd_params *params, size_t *at, size_t *begin, size
         any = true;
     }
     return any;
+}
+
+void pd_params_listen(pd_params *params, pd_gradient_fn fn, void *arg)
+{
+    params->listener = fn;
+    params->listener_arg = arg;
+}
+
+bool pd_params_listened(const pd_params *params)
+{
+    return params->listener != NULL;
+}
+
+void pd_params_tell(const pd_params *params, const pd_param *p)
+{
+    if (params->listener) params->listener(params->listener_arg, p);
 }
 
 size_t pd_params_elements(const pd_params *params, bool trainable_only)

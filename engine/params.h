@@ -89,6 +89,14 @@ float *pd_params_buffers(const pd_params *params, size_t *count);
  * left. */
 bool pd_params_next_run(const pd_params *params, size_t *at, size_t *begin, size_t *end);
 
+/* A listener to gradients: backward runs tell it each weight whose gradient is complete, while the rest is still being
+ * computed, and NULL where a run begins that overwrites gradients instead of adding to them. One; fn NULL: none. */
+typedef void (*pd_gradient_fn)(void *arg, const pd_param *p);
+void pd_params_listen(pd_params *params, pd_gradient_fn fn, void *arg);
+/* For plans: whether there is a listener; tells it. */
+bool pd_params_listened(const pd_params *params);
+void pd_params_tell(const pd_params *params, const pd_param *p);
+
 /* Number of elements of weights (all, or the trainable ones). */
 size_t pd_params_elements(const pd_params *params, bool trainable_only);
 

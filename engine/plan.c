@@ -25,6 +25,7 @@ typedef struct value_plan {
     int users;       /* slots of nodes that read it */
     bool trained;    /* something trainable lies in or below it, and a gradient can get there */
     bool wants_grad; /* a backward run writes its gradient */
+    int last_writer; /* of a weight's gradient: the node that completes it */
     bool mutable;    /* a buffer that an operation of this tape changes */
     void *given;     /* device memory for what pd_plan_give brings; the plan's */
     void *host;      /* what pd_plan_fetch fills; NULL on the CPU */
@@ -112,6 +113,7 @@ static void find_gradients(pd_plan *plan)
             value_plan *v = &plan->value[n->in[k]->id];
             n->grad_mode[k] = v->wants_grad ? PD_GRAD_ADD : PD_GRAD_SET;
             v->wants_grad = true;
+            v->last_writer = i;
         }
     }
 }
@@ -592,12 +594,25 @@ static pd_status forward_loop(pd_plan *plan, const pd_run *run, pd_err *err)
     return PD_OK;
 }
 
+static void tell_complete(const pd_plan *plan, const pd_node *n)
+{
+    for (int k = 0; k < n->n_in; k++) {
+        if (n->grad_mode[k] == PD_GRAD_NONE || !n->in[k]->param || plan->value[n->in[k]->id].last_writer != n->id) continue;
+        bool again = false; /* the same weight in a later slot? */
+        for (int j = k + 1; j < n->n_in; j++) again = again || n->in[j] == n->in[k];
+        if (!again) pd_params_tell(pd_tape_params(plan->tape), n->in[k]->param);
+    }
+}
+
 static pd_status backward_loop(pd_plan *plan, const pd_run *run, pd_err *err)
 {
     for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next)
         if (v->root && v->grad) PD_TRY(plan->device->seed(plan->device, v->grad, v->root_scale, err));
-    for (int i = plan->count - 1; i >= 0; i--)
-        if (plan->nodes[i]->backward) PD_TRY(run_node(plan, plan->nodes[i], true, run, err));
+    for (int i = plan->count - 1; i >= 0; i--) {
+        if (!plan->nodes[i]->backward) continue;
+        PD_TRY(run_node(plan, plan->nodes[i], true, run, err));
+        tell_complete(plan, plan->nodes[i]);
+    }
     return PD_OK;
 }
 
@@ -655,6 +670,9 @@ pd_status pd_plan_backward(pd_plan *plan, bool accumulate, pd_err *err)
 {
     if (plan->mode != PD_PLAN_TRAIN) return PD_FAIL(err, PD_EINVAL, "this plan was made for inference");
     const pd_run run = {.device = plan->device, .accumulate = accumulate};
+    const pd_params *params = pd_tape_params(plan->tape);
+    if (!accumulate) pd_params_tell(params, NULL);
+    if (pd_params_listened(params)) return backward_loop(plan, &run, err); /* what a listener begins is not recorded */
     return run_loop(plan, &plan->graph[1 + accumulate], backward_loop, &run, err);
 }
 

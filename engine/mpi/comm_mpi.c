@@ -176,12 +176,12 @@ static pd_status finish(mpi_comm *c, MPI_Request *request, pd_err *err)
 
 static size_t size_of(pd_comm_type type)
 {
-    return type == PD_COMM_F32 ? 4 : 8;
+    return type == PD_COMM_F64 || type == PD_COMM_I64 ? 8 : 4;
 }
 
 static MPI_Datatype type_of(pd_comm_type type)
 {
-    return type == PD_COMM_F32 ? MPI_FLOAT : type == PD_COMM_F64 ? MPI_DOUBLE : MPI_INT64_T;
+    return type == PD_COMM_F64 ? MPI_DOUBLE : type == PD_COMM_I64 ? MPI_INT64_T : MPI_FLOAT;
 }
 
 static pd_status need_scratch(mpi_comm *c, size_t bytes, pd_err *err)
@@ -197,17 +197,18 @@ static pd_status need_scratch(mpi_comm *c, size_t bytes, pd_err *err)
 /* to[i] = parts[0][i] + parts[1][i] + ..., the ranks' parts lying one behind the other. */
 static void add_parts(void *to, const void *parts, size_t n, int world, pd_comm_type type)
 {
+    const double scale = type == PD_COMM_MEAN ? 1.0 / world : 1;
     for (size_t i = 0; i < n; i++) {
         double sum = 0;
         int64_t whole = 0;
-        for (size_t r = 0; r < (size_t)world; r++) {
-            if (type == PD_COMM_F32) sum += (double)((const float *)parts)[r * n + i];
-            if (type == PD_COMM_F64) sum += ((const double *)parts)[r * n + i];
-            if (type == PD_COMM_I64) whole += ((const int64_t *)parts)[r * n + i];
+        for (size_t at = i; at < n * (size_t)world; at += n) {
+            if (type == PD_COMM_F64) sum += ((const double *)parts)[at];
+            if (type == PD_COMM_I64) whole += ((const int64_t *)parts)[at];
+            if (size_of(type) == 4) sum += (double)((const float *)parts)[at];
         }
-        if (type == PD_COMM_F32) ((float *)to)[i] = (float)sum;
         if (type == PD_COMM_F64) ((double *)to)[i] = sum;
         if (type == PD_COMM_I64) ((int64_t *)to)[i] = whole;
+        if (size_of(type) == 4) ((float *)to)[i] = (float)(sum * scale);
     }
 }
 
