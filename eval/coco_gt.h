@@ -13,16 +13,33 @@
  * these calls fail with a message that names file and record. Ids may be integers, fractions or text; 2 and 2.0 are one
  * id.
  *
- *   images[].id                  a repeated id counts once; .width and .height are needed for masks
+ *   images[].id                  a repeated id counts once
+ *   images[].width, .height      needed for masks
  *   categories[].id, .name       a repeated id counts once; the name is for reports
- *   annotations[].id             a number. Two with one id: the last stands in for all (pycocotools); unique_ids undoes
- * it annotations[].image_id, .category_id   of no listed image or category: left out, counted annotations[].area the
- * area that small/medium/large goes by; not needed for a crowd annotations[].iscrowd        needed. 0, 1, true, false;
- * any number in (-1, 256): not 0 is a crowd annotations[].bbox           [x, y, w, h] annotations[].segmentation
- * polygons, or run lengths, plain or as text annotations[].keypoints, .num_keypoints      x, y, v triples; v > 0 is
- * labelled
+ *   annotations[].id             a number. Two with one id: the last stands in for both; unique_ids undoes it
+ *   annotations[].image_id       of an image that is not listed: left out, counted
+ *   annotations[].category_id    of a category that is not listed: left out, counted
+ *   annotations[].area           what small/medium/large goes by; a crowd needs none
+ *   annotations[].iscrowd        needed. 0, 1, true, false; any number in (-1, 256): not 0 is a crowd
+ *   annotations[].bbox           [x, y, w, h]
+ *   annotations[].segmentation   polygons, or run lengths, plain or as text
+ *   annotations[].keypoints      x, y, v triples; v > 0 is labelled
+ *   annotations[].num_keypoints  0: the object is ignored
  *
- * What is missing or wrong in a record becomes an error only when an evaluation needs it, as in pycocotools.
+ * What is missing or wrong in a record becomes an error only when an evaluation needs it, as in pycocotools; the error
+ * names the record. What is wrong in the text is an error at once, with line and byte:
+ *
+ *   a file of 0 bytes, cut off, or with anything behind the value       error
+ *   not UTF-8                                                           error in keys and strings that are read
+ *   nested deeper than PD_JS_DEPTH (256)                                error
+ *   a key twice in one object                                           the last one counts
+ *   NaN, Infinity, -Infinity                                            numbers, as in Python
+ *   1e999, -1e999; 1e-999                                               infinite; 0
+ *   a whole number beyond 64 bits                                       a double
+ *   a byte-order mark                                                   passed over
+ *   what nobody asks for (a polygon where boxes are evaluated)          only its brackets and quotes are looked at;
+ *                                                                       pd_coco_check_syntax looks at everything
+ *
  * Thread rule: once open a pd_coco_gt is constant; any number of threads may use it. */
 #ifndef PD_COCO_GT_H
 #define PD_COCO_GT_H

@@ -3,6 +3,7 @@
 #include "eval/oks.h"
 
 #include <math.h>
+#include <stdio.h>
 
 /* fmin and fmax as IEEE 754 has them: of a number and a NaN, the number. */
 static inline double least_of(double a, double b)
@@ -37,6 +38,8 @@ static void boxes(double *out, const pd_coco_item *item, const pd_match_object *
     }
 }
 
+#define OTHER_COUNT "has %u keypoints, but there are %zu sigmas (COCO's 17 of a person unless given)"
+
 /* "dt.json: a detection of image 5, category 1 <what>". */
 static bool item_fail(pd_match_scratch *s, const pd_match_setup *setup, const pd_coco_item *item, const char *what)
 {
@@ -62,15 +65,19 @@ static bool keypoints(pd_match_scratch *s, const pd_match_setup *setup, const pd
     if (!shape || shape->has_keypoints == PD_COCO_ABSENT) return item_fail(s, setup, item, "has no keypoints");
     if (shape->has_keypoints == PD_COCO_BAD)
         return item_fail(s, setup, item, "has keypoints that are no list of x, y, v triples");
-    if (shape->n_points != setup->n_points)
-        return item_fail(s, setup, item, "has another number of keypoints than there are sigmas (17 unless given)");
+    char what[128];
+    if (shape->n_points != setup->n_points) {
+        snprintf(what, sizeof what, OTHER_COUNT, shape->n_points, setup->n_points);
+        return item_fail(s, setup, item, what);
+    }
     for (size_t g = 0; g < m; g++) {
         const pd_coco_object *const o = &setup->gt->objects[objects[g].object];
         if (o->has_keypoints != PD_COCO_GOOD)
             return object_fail(s, setup, objects[g].object, "has no keypoints, or no list of x, y, v triples");
-        if (o->n_points != setup->n_points)
-            return object_fail(s, setup, objects[g].object,
-                               "has another number of keypoints than there are sigmas (17 unless given)");
+        if (o->n_points != setup->n_points) {
+            snprintf(what, sizeof what, OTHER_COUNT, o->n_points, setup->n_points);
+            return object_fail(s, setup, objects[g].object, what);
+        }
         if (o->has_bbox != PD_COCO_GOOD) return object_fail(s, setup, objects[g].object, "has no bbox of four numbers");
         if (o->has_area != PD_COCO_GOOD) return object_fail(s, setup, objects[g].object, "has no area");
         s->overlaps[g] = pd_oks(shape->keypoints, o, setup->variances, setup->n_points, setup->least);
