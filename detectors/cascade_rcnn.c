@@ -66,15 +66,17 @@ pd_cascade_cfg pd_faster_cfg_default(void)
 
 /* ---- recording ---- */
 
-/* Backbone, pyramid, proposal head. */
-static void record_network(pd_tape *t, pd_form form, const pd_detector_settings *set, pd_value *image, cascade *net)
+/* Backbone, pyramid; proposal head where proposals are made here. */
+static void record_network(pd_tape *t, pd_form form, const pd_detector_settings *set, const pd_detector_inputs *in,
+                           cascade *net)
 {
     static const int strides[LEVELS] = {4, 8, 16, 32, 64};
     const pd_anchor_cfg anchors = pd_anchor_cfg_rpn();
-    const pd_stages stages = pd_record_resnet(t, form, "backbone.", set->arch, image);
+    const pd_stages stages = pd_record_resnet(t, form, "backbone.", set->arch, in->image);
     int h[LEVELS], w[LEVELS];
     pd_err err = PD_ERR_INIT;
     pd_record_fpn_rcnn(t, &stages, net->p);
+    if (in->proposals) return;
     for (int l = 0; l < LEVELS; l++) {
         h[l] = net->p[l]->shape.dim[1];
         w[l] = net->p[l]->shape.dim[2];
@@ -135,13 +137,17 @@ static void record_losses(pd_tape *t, const pd_detector_settings *set, const pd_
 static void record_detection(pd_tape *t, const pd_detector_settings *set, const pd_detector_inputs *in, cascade *net)
 {
     const pd_cascade_cfg *cfg = &set->cascade;
-    net->proposals = pd_proposals(t, &net->grid, net->cls, net->reg, in->sizes, &cfg->rpn.test);
-    pd_value *const kept[] = {net->proposals.boxes, net->proposals.score, net->proposals.count};
-    for (int i = 0; i < 3; i++) pd_tape_keep(t, kept[i]);
-    for (int l = 0; l < LEVELS; l++) {
-        pd_tape_keep(t, net->p[l]);
-        pd_tape_keep(t, net->cls[l]);
-        pd_tape_keep(t, net->reg[l]);
+    if (in->proposals) {
+        net->proposals = (pd_proposals_out){.boxes = in->proposals, .count = in->n_proposals};
+    } else {
+        net->proposals = pd_proposals(t, &net->grid, net->cls, net->reg, in->sizes, &cfg->rpn.test);
+        pd_value *const kept[] = {net->proposals.boxes, net->proposals.score, net->proposals.count};
+        for (int i = 0; i < 3; i++) pd_tape_keep(t, kept[i]);
+        for (int l = 0; l < LEVELS; l++) {
+            pd_tape_keep(t, net->p[l]);
+            pd_tape_keep(t, net->cls[l]);
+            pd_tape_keep(t, net->reg[l]);
+        }
     }
     net->boxes = net->proposals.boxes;
     for (int k = 0; k < cfg->stages; k++) {
@@ -173,13 +179,13 @@ static void record(pd_tape *t, pd_form form, const pd_detector_settings *set, co
 {
     net->stages = set->cascade.stages;
     net->classes = set->classes;
-    record_network(t, form, set, in->image, net);
+    record_network(t, form, set, in, net);
     if (pd_tape_training(t)) {
         record_losses(t, set, in, net);
         return;
     }
     record_detection(t, set, in, net);
-    make_room(t, net);
+    if (!in->proposals) make_room(t, net);
 }
 
 static void record_cascade(pd_tape *t, pd_form form, const pd_detector_settings *set, const pd_detector_inputs *in,
@@ -283,22 +289,48 @@ static void outputs(void *v, pd_raw *out)
     }
 }
 
+/* count: rows of each image that are used. */
+static pd_roi_outputs roi_outputs(const cascade *net, const int *count)
+{
+    const int *shape = net->boxes->shape.dim;
+    pd_roi_outputs heads = {.n = shape[0],
+                            .m = shape[1],
+                            .k = net->classes,
+                            .stages = net->stages,
+                            .count = count,
+                            .boxes = net->boxes->host};
+    for (int k = 0; k < net->stages; k++) heads.logits[k] = net->stage[k].cls->host;
+    return heads;
+}
+
 static pd_status decode(const void *v, const pd_detector_settings *set, const pd_image_info *info, pd_detection *out,
                         int *count, pd_pool *pool, pd_err *err)
 {
     const cascade *net = v;
-    const int *shape = net->proposals.score->shape.dim;
-    pd_roi_outputs heads = {.n = shape[0],
-                            .m = shape[1],
-                            .k = set->classes,
-                            .stages = net->stages,
-                            .count = net->proposals.count->host,
-                            .boxes = net->boxes->host};
-    for (int k = 0; k < net->stages; k++) heads.logits[k] = net->stage[k].cls->host;
+    const pd_roi_outputs heads = roi_outputs(net, net->proposals.count->host);
     return pd_postprocess_rois(out, count, &heads, info, &set->test, pool, err);
 }
 
-const pd_detector_kind pd_kind_cascade_rcnn = {"cascade_rcnn", "Cascade R-CNN", sizeof(cascade), check_cascade,
-                                               record_cascade, losses,          outputs,         decode};
-const pd_detector_kind pd_kind_faster_rcnn = {"faster_rcnn", "Faster R-CNN", sizeof(cascade), check_faster,
-                                              record_faster, losses,         outputs,         decode};
+static int proposals(const void *v, const pd_box **boxes, const float **scores)
+{
+    const cascade *net = v;
+    *boxes = net->proposals.boxes->host;
+    *scores = net->proposals.score->host;
+    return *(const int *)net->proposals.count->host;
+}
+
+static void rows(const void *v, int count, pd_box *boxes, float *scores)
+{
+    const cascade *net = v;
+    const pd_roi_outputs heads = roi_outputs(net, &count);
+    memcpy(boxes, heads.boxes, (size_t)count * sizeof *boxes);
+    for (int r = 0; r < count; r++) pd_roi_scores(scores + (size_t)r * ((size_t)heads.k + 1), &heads, (size_t)r);
+}
+
+#define KIND(word, words, checks, records)                                                                             \
+    {                                                                                                                  \
+        .name = word, .title = words, .bytes = sizeof(cascade), .check = checks, .record = records, .losses = losses,  \
+        .outputs = outputs, .decode = decode, .proposals = proposals, .rows = rows                                     \
+    }
+const pd_detector_kind pd_kind_cascade_rcnn = KIND("cascade_rcnn", "Cascade R-CNN", check_cascade, record_cascade);
+const pd_detector_kind pd_kind_faster_rcnn = KIND("faster_rcnn", "Faster R-CNN", check_faster, record_faster);

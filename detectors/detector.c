@@ -15,8 +15,8 @@ static const pd_detector_kind *const kinds[PD_DETECTOR_TYPES] = {[PD_RETINANET] 
 /* A recorded and planned detector for one form and input shape. */
 typedef struct entry {
     pd_form form;
-    bool train;
-    int n, h, w, g; /* g: room for boxes per image, training only */
+    bool train, given; /* given: proposals are an input */
+    int n, h, w, g;    /* g: room for boxes per image, training only */
     pd_tape *tape;
     pd_plan *plan;
     pd_detector_inputs in;
@@ -55,10 +55,15 @@ pd_detector_settings pd_detector_defaults(pd_detector_type type)
     return set;
 }
 
-static pd_detector_inputs record_inputs(pd_tape *t, int n, int h, int w, int g)
+/* given: rows of proposals from outside; 0: none. */
+static pd_detector_inputs record_inputs(pd_tape *t, int n, int h, int w, int g, int given)
 {
     pd_detector_inputs in = {.image = pd_tape_input(t, "image", PD_F32, PD_SHAPE(n, h, w, 3)),
                              .sizes = pd_tape_input(t, "sizes", PD_I32, PD_SHAPE(n, 4))};
+    if (given) {
+        in.proposals = pd_tape_input(t, "proposals", PD_F32, PD_SHAPE(n, given, 4));
+        in.n_proposals = pd_tape_input(t, "proposal count", PD_I32, PD_SHAPE(n));
+    }
     if (!pd_tape_training(t)) return in;
     in.boxes = pd_tape_input(t, "boxes", PD_F32, PD_SHAPE(n, g, 4));
     in.labels = pd_tape_input(t, "labels", PD_I32, PD_SHAPE(n, g));
@@ -79,7 +84,7 @@ static pd_status record_net(pd_tape *t, pd_form form, const pd_detector_settings
 static pd_status record(pd_detector *d, entry *e, pd_err *err)
 {
     PD_TRY(pd_tape_new(&e->tape, d->params, e->train, err));
-    e->in = record_inputs(e->tape, e->n, e->h, e->w, e->g);
+    e->in = record_inputs(e->tape, e->n, e->h, e->w, e->g, e->given ? d->set.cascade.rpn.test.max_keep : 0);
     return record_net(e->tape, e->form, &d->set, &e->in, &e->net, err);
 }
 
@@ -170,8 +175,8 @@ static pd_status use_plan(pd_detector *d, const entry *want, pd_err *err)
     entry *oldest = NULL;
     for (int i = 0; i < d->count; i++) {
         entry *e = &d->plans[i];
-        if (e->form == want->form && e->train == want->train && e->n == want->n && e->h == want->h && e->w == want->w &&
-            e->g == want->g) {
+        if (e->form == want->form && e->train == want->train && e->given == want->given && e->n == want->n &&
+            e->h == want->h && e->w == want->w && e->g == want->g) {
             e->used = ++d->clock;
             d->last = e;
             return PD_OK;
@@ -294,6 +299,33 @@ pd_status pd_detector_detect(pd_detector *d, pd_form form, const pd_batch *b, pd
     return pd_detector_decode(d, b->info, out, count, err);
 }
 
+pd_status pd_detector_run_one(pd_detector *d, pd_form form, const pd_batch *b, const pd_box *boxes, int count,
+                              const void **net, pd_err *err)
+{
+    const entry want = {.form = form, .given = boxes != NULL, .n = 1, .h = b->h, .w = b->w};
+    PD_TRY(use_plan(d, &want, err));
+    PD_TRY(fill_sizes(d, b->info, 1, b->h, b->w, err));
+    PD_TRY(pd_plan_give(d->last->plan, d->last->in.image, b->pixels, err));
+    if (boxes) {
+        PD_TRY(pd_plan_give(d->last->plan, d->last->in.proposals, boxes, err));
+        PD_TRY(pd_plan_give(d->last->plan, d->last->in.n_proposals, &count, err));
+    }
+    PD_TRY(pd_plan_forward(d->last->plan, err));
+    PD_TRY(pd_plan_fetch(d->last->plan, NULL, err));
+    *net = d->last->net;
+    return PD_OK;
+}
+
+const pd_detector_kind *pd_detector_kind_of(const pd_detector *d)
+{
+    return kinds[d->set.type];
+}
+
+pd_pool *pd_detector_pool(const pd_detector *d)
+{
+    return d->device->pool;
+}
+
 void pd_detector_changed(pd_detector *d)
 {
     for (int i = 0; i < d->count; i++) pd_plan_refresh(d->plans[i].plan);
@@ -313,7 +345,7 @@ pd_status pd_record_detector(pd_tape *t, pd_form form, const pd_detector_setting
 {
     void *net;
     PD_TRY(check_settings(set, err));
-    const pd_detector_inputs in = record_inputs(t, 1, h, w, 0);
+    const pd_detector_inputs in = record_inputs(t, 1, h, w, 0, 0);
     PD_TRY(record_net(t, form, set, &in, &net, err));
     freeze(pd_tape_params(t), set->frozen_stages);
     return PD_OK;
@@ -332,7 +364,7 @@ pd_status pd_detector_training_bytes(size_t *out, pd_device *device, const pd_de
     PD_TRY(check_settings(set, err));
     PD_TRY(pd_params_new(&params, err));
     PD_TRY_DONE(pd_tape_new(&t, params, true, err));
-    const pd_detector_inputs in = record_inputs(t, n, h, w, MEASURED_BOXES);
+    const pd_detector_inputs in = record_inputs(t, n, h, w, MEASURED_BOXES, 0);
     PD_TRY_DONE(record_net(t, PD_FORM_FUSED, set, &in, &net, err));
     freeze(params, set->frozen_stages);
     PD_TRY_DONE(pd_plan_measure(&planned, t, device, PD_PLAN_TRAIN, err));

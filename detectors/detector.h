@@ -75,6 +75,14 @@ pd_status pd_detector_backward(pd_detector *d, bool accumulate, pd_err *err);
 pd_status pd_detector_detect(pd_detector *d, pd_form form, const pd_batch *batch, pd_detection *out, int *count,
                              pd_err *err);
 
+/* Detections of one image from several views of it (test-time augmentation): batches of one image each, resized and
+ * mirrored as their info says. out (test.max_per_image), *count; in pixels of the original.
+ * As mmdetection 2.x does it: RetinaNet's candidates of all views go through one suppression. Detectors with proposals:
+ * the proposals of all views, in the original image, go through one suppression (without levels); what is left runs
+ * through the stages in each view; boxes and class scores are averaged over the views; then one suppression. */
+pd_status pd_detector_detect_views(pd_detector *d, pd_form form, const pd_batch *const *views, int n, pd_detection *out,
+                                   int *count, pd_err *err);
+
 /* What the network itself puts out, by the reference's names. Maps are (n, h, w, c):
  *   RetinaNet        "p3".., "cls_score.0".., "bbox_pred.0"..
  *   Cascade, Faster  "p2".., "rpn_cls.0".., "rpn_bbox.0"..; and, m being cascade.rpn.test.max_keep, of which the first

@@ -5,16 +5,20 @@
 #ifndef PD_DETECTOR_KIND_H
 #define PD_DETECTOR_KIND_H
 
+#include "detectors/candidates.h"
 #include "detectors/detector.h"
 
-/* Inputs of the tape for n images with room for g boxes each. Those below `sizes` are there in training only. */
+/* Inputs of the tape for n images with room for g boxes each. Those not used are NULL. */
 typedef struct pd_detector_inputs {
-    pd_value *image;  /* (n, h, w, 3) */
-    pd_value *sizes;  /* (n, 4) I32: h, w, pad_h, pad_w of each image */
+    pd_value *image; /* (n, h, w, 3) */
+    pd_value *sizes; /* (n, 4) I32: h, w, pad_h, pad_w of each image */
+    /* training */
     pd_value *boxes;  /* (n, g, 4) */
     pd_value *labels; /* (n, g) I32 */
     pd_value *count;  /* (n) I32 */
     pd_value *draw;   /* (n) I32: images of the run before this one, for samplers */
+    /* detection of kinds with proposals, where these are given from outside */
+    pd_value *proposals, *n_proposals; /* (n, m, 4), (n) I32 */
 } pd_detector_inputs;
 
 typedef struct pd_detector_kind {
@@ -30,9 +34,24 @@ typedef struct pd_detector_kind {
     void (*outputs)(void *net, pd_raw *out);
     pd_status (*decode)(const void *net, const pd_detector_settings *set, const pd_image_info *info, pd_detection *out,
                         int *count, pd_pool *pool, pd_err *err);
+    /* For views of one image (views.c). Kinds without proposals: every candidate of the image (see candidates.h). */
+    pd_status (*candidates)(const void *net, const pd_detector_settings *set, const pd_image_info *info,
+                            pd_candidates *out, pd_pool *pool, pd_err *err);
+    /* Kinds with proposals: those of the one image, by descending score; returns how many. */
+    int (*proposals)(const void *net, const pd_box **boxes, const float **scores);
+    /* What became of the first `count` given ones: boxes in pixels of the resized image, class scores (classes + 1
+     * each). */
+    void (*rows)(const void *net, int count, pd_box *boxes, float *scores);
 } pd_detector_kind;
 
 extern const pd_detector_kind pd_kind_retinanet, pd_kind_cascade_rcnn, pd_kind_faster_rcnn;
+
+/* For views.c: a forward run on one image whose proposals are `boxes`, or its own where boxes is NULL. *net: the kind's
+ * values. */
+pd_status pd_detector_run_one(pd_detector *d, pd_form form, const pd_batch *image, const pd_box *boxes, int count,
+                              const void **net, pd_err *err);
+const pd_detector_kind *pd_detector_kind_of(const pd_detector *d);
+pd_pool *pd_detector_pool(const pd_detector *d);
 
 /* Appends a part of the loss; parts with "loss" in their name count in the sum. name: static text. */
 void pd_losses_add(pd_losses *out, const char *name, float value);

@@ -84,17 +84,35 @@ static void outputs(void *net, pd_raw *out)
         pd_raw_add(out, r->reg[l]->host, PD_F32, r->reg[l]->shape, "bbox_pred.%d", l);
 }
 
-static pd_status decode(const void *net, const pd_detector_settings *set, const pd_image_info *info, pd_detection *out,
-                        int *count, pd_pool *pool, pd_err *err)
+static pd_head_outputs head_outputs(const retinanet *r, const pd_detector_settings *set)
 {
-    const retinanet *r = net;
     pd_head_outputs heads = {.n = r->cls[0]->shape.dim[0], .k = set->classes, .grid = &r->grid};
     for (int l = 0; l < PD_RETINA_LEVELS; l++) {
         heads.logits[l] = r->cls[l]->host;
         heads.deltas[l] = r->reg[l]->host;
     }
+    return heads;
+}
+
+static pd_status decode(const void *net, const pd_detector_settings *set, const pd_image_info *info, pd_detection *out,
+                        int *count, pd_pool *pool, pd_err *err)
+{
+    const pd_head_outputs heads = head_outputs(net, set);
     return pd_postprocess(out, count, &heads, info, &set->test, pool, err);
 }
 
-const pd_detector_kind pd_kind_retinanet = {"retinanet", "RetinaNet", sizeof(retinanet), NULL,
-                                            record,      losses,      outputs,           decode};
+static pd_status candidates(const void *net, const pd_detector_settings *set, const pd_image_info *info,
+                            pd_candidates *out, pd_pool *pool, pd_err *err)
+{
+    const pd_head_outputs heads = head_outputs(net, set);
+    return pd_postprocess_collect(out, &heads, info, &set->test, pool, err);
+}
+
+const pd_detector_kind pd_kind_retinanet = {.name = "retinanet",
+                                            .title = "RetinaNet",
+                                            .bytes = sizeof(retinanet),
+                                            .record = record,
+                                            .losses = losses,
+                                            .outputs = outputs,
+                                            .decode = decode,
+                                            .candidates = candidates};

@@ -99,6 +99,38 @@ static inline void check_decoded(pd_detector *d, const pd_st *golden, int n, int
     check_detections(golden, n, found, count);
 }
 
+/* ---- made inputs ---- */
+
+/* Adds scale * u(name) in [n, 3, ceil(h / step), ceil(w / step)], blown up, to x (n, h, w, 3). */
+static inline void golden_layer(double *x, const char *name, int n, int h, int w, int step, double scale, uint64_t seed)
+{
+    const int hs = (h + step - 1) / step, ws = (w + step - 1) / step;
+    float *u = malloc((size_t)(n * 3 * hs * ws) * sizeof *u);
+    if (!u) abort();
+    pd_oracle_uniform(u, name, (size_t)(n * 3 * hs * ws), seed);
+    for (int i = 0; i < n * h * w * 3; i++) {
+        const int c = i % 3, px = i / 3 % w, py = i / 3 / w % h, image = i / 3 / w / h;
+        x[i] += scale * (double)u[((image * 3 + c) * hs + py / step) * ws + px / step];
+    }
+    free(u);
+}
+
+/* The reference's rule for images: x = u("x") + 2 u("x8") + 2 u("x32"), the last two 8 and 32 times blown up. (n, h, w, 3),
+ * to be freed. */
+static inline float *golden_input(int n, int h, int w, uint64_t seed)
+{
+    const size_t values = (size_t)(n * h * w * 3);
+    double *x = calloc(values, sizeof *x);
+    float *pixels = malloc(values * sizeof *pixels);
+    if (!x || !pixels) abort();
+    golden_layer(x, "x", n, h, w, 1, 1, seed);
+    golden_layer(x, "x8", n, h, w, 8, 2, seed);
+    golden_layer(x, "x32", n, h, w, 32, 2, seed);
+    for (size_t i = 0; i < values; i++) pixels[i] = (float)x[i];
+    free(x);
+    return pixels;
+}
+
 /* ---- losses ---- */
 
 typedef struct golden_loss {

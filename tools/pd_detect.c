@@ -2,7 +2,7 @@
 #include "datasets/draw.h"
 #include "engine/file.h"
 #include "tools/cli.h"
-#include "tools/detect_all.h"
+#include "tools/detect_views.h"
 #include "tools/load_model.h"
 #include "tools/tensor_io.h"
 
@@ -10,7 +10,7 @@
 #include <string.h>
 
 typedef struct options {
-    const char *output, *draw, *images, *input, *raw;
+    const char *output, *draw, *images, *input, *raw, *tta;
     double score_thr;
     bool score_given;
     int max_dets, batch;
@@ -27,6 +27,8 @@ typedef struct session {
     pd_coco set; /* or a COCO file's */
     bool coco;
     pd_results *results;
+    int sides[PD_MAX_VIEWS], n_sides; /* of the views: shorter sides; 0: the configuration's */
+    bool flip;                        /* and each mirrored */
     pd_progress progress;
     size_t images, objects, bad;
 } session;
@@ -166,6 +168,46 @@ static pd_status on_image(void *arg, const pd_image_info *info, const pd_detecti
     return o->draw ? draw(s, path, found, count, err) : PD_OK;
 }
 
+/* --tta: "flip,640,800" */
+static pd_status parse_tta(session *s, pd_err *err)
+{
+    const char *p = s->opt->tta;
+    while (*p) {
+        const size_t n = strcspn(p, ",");
+        char *end;
+        const long side = strtol(p, &end, 10);
+        if (n == 4 && !strncmp(p, "flip", 4)) {
+            s->flip = true;
+        } else if (end == p + n && side >= 32 && side <= 16384 && s->n_sides < PD_MAX_VIEWS / 2) {
+            s->sides[s->n_sides++] = (int)side;
+        } else {
+            return PD_FAIL(err, PD_EINVAL, "--tta %s: \"%.*s\" is neither flip nor a shorter side in 32..16384 (at most %d)",
+                           s->opt->tta, (int)n, p, PD_MAX_VIEWS / 2);
+        }
+        p += n + (p[n] == ',');
+    }
+    return PD_OK;
+}
+
+/* A loader for each view: sizes outer, mirrored inner. */
+static pd_status open_views(session *s, pd_loader **loaders, int *n, pd_loader_config l, pd_err *err)
+{
+    const int sides = s->n_sides ? s->n_sides : 1, configured = l.transform.short_side, bound = l.transform.long_side;
+    if (sides > 1 || s->flip) l.batch = l.threads = 1;
+    for (int i = 0; i < sides; i++)
+        for (int flip = 0; flip <= (int)s->flip; flip++) {
+            if (s->n_sides) { /* the longer side's bound in proportion */
+                l.transform.short_side = s->sides[i];
+                l.transform.long_side = (int)((double)bound * s->sides[i] / configured + 0.5);
+            }
+            l.transform.flip = flip;
+            PD_TRY(pd_loader_open(&loaders[*n], &l, err));
+            (*n)++;
+            l.warn = NULL; /* once for each image is enough */
+        }
+    return PD_OK;
+}
+
 static void warn(void *arg, const char *text)
 {
     session *s = arg;
@@ -175,9 +217,12 @@ static void warn(void *arg, const char *text)
 
 static pd_status detect_images(session *s, pd_err *err)
 {
-    pd_loader *loader = NULL;
+    pd_loader *loaders[PD_MAX_VIEWS] = {NULL};
+    int n = 0;
     const options *o = s->opt;
+    const pd_form form = pd_detector_form(s->model.detector);
     pd_status status = PD_OK;
+    if (o->tta) PD_TRY(parse_tta(s, err));
     PD_TRY(find_inputs(s, err));
     pd_loader_config l = pd_loader_defaults();
     if (s->coco) {
@@ -197,10 +242,14 @@ static pd_status detect_images(session *s, pd_err *err)
     l.warn_arg = s;
     if (o->draw) PD_TRY(pd_make_dirs(o->draw, err));
     pd_progress_begin(&s->progress, "detecting", "images", (int64_t)(s->coco ? s->set.n_images : s->n_paths), s->args->quiet);
-    PD_TRY_DONE(pd_loader_open(&loader, &l, err));
+    PD_TRY_DONE(open_views(s, loaders, &n, l, err));
     if (o->output) PD_TRY_DONE(pd_results_open(&s->results, o->output, err));
     pd_cli_catch_stop();
-    PD_TRY_DONE(pd_detect_all(s->model.detector, pd_detector_form(s->model.detector), loader, on_image, s, &s->progress, err));
+    if (n == 1)
+        status = pd_detect_all(s->model.detector, form, loaders[0], on_image, s, &s->progress, err);
+    else
+        status = pd_detect_views_all(s->model.detector, form, loaders, n, on_image, s, &s->progress, err);
+    if (status != PD_OK) goto done;
     if (s->results) {
         pd_results *results = s->results;
         s->results = NULL;
@@ -210,7 +259,7 @@ static pd_status detect_images(session *s, pd_err *err)
     if (s->bad) status = PD_FAIL(err, PD_EFORMAT, "%zu images could not be read (%zu were)", s->bad, s->images);
 done:
     pd_results_cancel(s->results);
-    pd_loader_close(loader);
+    for (int v = 0; v < n; v++) pd_loader_close(loaders[v]);
     return status;
 }
 
@@ -312,6 +361,7 @@ int main(int argc, char **argv)
          "least score that is listed and drawn (0.3); given, of --output too"},
         PD_OPT_INT(0, "max-dets", "N", &o.max_dets, 1, 100000, "detections kept per image (the model's: 100)"),
         PD_OPT_INT(0, "batch", "N", &o.batch, 1, 1024, "images per forward pass (1)"),
+        PD_OPT_STRING(0, "tta", "LIST", &o.tta, "views merged for each image: flip, shorter sides: flip,640,800"),
         PD_OPT_STRING(0, "images", "DIR", &o.images, "where the images of a COCO JSON input are"),
         PD_OPT_STRING(0, "input", "FILE", &o.input, "safetensors with x [N, 3, H, W], normalised and padded"),
         PD_OPT_STRING(0, "raw", "FILE", &o.raw, "with --input: every level's outputs and the detections"),
