@@ -23,20 +23,10 @@ void pd_accumulate_scratch_free(pd_accumulate_scratch *s)
     free(s->need);
 }
 
-size_t pd_accumulate_sorted_count(const pd_accumulate_scratch *s)
-{
-    return s->n_sorted;
-}
+/* ---- sorting ---------------------------------------------------------------------------------------------------- */
 
-uint32_t pd_accumulate_sorted(const pd_accumulate_scratch *s, size_t i)
-{
-    return s->sorted[i].index;
-}
-
-/* ---- stable sort by key: insertion for short lists, else radix, 11 bits a pass; passes where all keys agree are left
- * out, which for scores that were single precision is half of them. ---------------------------------------------------
- */
-
+/* Stable, by key: insertion for short lists, else radix, 11 bits a pass; passes where all keys agree are left out,
+ * which for scores that were single precision is half of them. */
 #define RADIX_BITS 11
 #define RADIX (1u << RADIX_BITS)
 #define PASSES 6
@@ -74,26 +64,21 @@ static scored *radix_sort(scored *list, scored *spare, size_t n)
     return list;
 }
 
-pd_status pd_accumulate_sort(pd_accumulate_scratch *s, const pd_matched_list *list, pd_err *err)
+pd_status pd_accumulate_sort(uint32_t *by_score, size_t *n, const pd_matched_list *list, pd_accumulate_scratch *s,
+                             pd_err *err)
 {
     PD_TRY(pd_grow(&s->sorted, &s->sorted_capacity, list->n + 1, sizeof *s->sorted, err));
     PD_TRY(pd_grow(&s->spare, &s->spare_capacity, list->n + 1, sizeof *s->spare, err));
-    size_t n = 0;
+    size_t count = 0;
     for (size_t i = 0; i < list->n; i++)
-        if (list->ranks[i] != PD_NO_RANK) s->sorted[n++] = (scored){pd_score_key(list->scores[i]), (uint32_t)i};
-    s->n_sorted = n;
-    if (n < 200) {
-        insertion_sort(s->sorted, n);
-        return PD_OK;
-    }
-    scored *const sorted = radix_sort(s->sorted, s->spare, n);
-    if (sorted != s->sorted) {
-        const size_t capacity = s->sorted_capacity;
-        s->spare = s->sorted;
-        s->sorted = sorted;
-        s->sorted_capacity = s->spare_capacity;
-        s->spare_capacity = capacity;
-    }
+        if (list->ranks[i] != PD_NO_RANK) s->sorted[count++] = (scored){pd_score_key(list->scores[i]), (uint32_t)i};
+    const scored *sorted = s->sorted;
+    if (count < 200)
+        insertion_sort(s->sorted, count);
+    else
+        sorted = radix_sort(s->sorted, s->spare, count);
+    for (size_t i = 0; i < count; i++) by_score[i] = sorted[i].index;
+    *n = count;
     return PD_OK;
 }
 
@@ -101,17 +86,17 @@ pd_status pd_accumulate_sort(pd_accumulate_scratch *s, const pd_matched_list *li
 
 /* The sorted list without what is ignored at every threshold in this area. Returns its length; *most: its highest rank.
  */
-static size_t list_fates(const pd_accumulate_scratch *s, const pd_accumulate_setup *setup, const pd_matched_list *list,
-                         size_t area, uint32_t *most)
+static size_t list_fates(sorted_fate *fates, const pd_accumulate_setup *setup, const pd_matched_list *list,
+                         const uint32_t *by_score, size_t n_sorted, size_t area, uint32_t *most)
 {
     const size_t T = setup->n_thresholds;
     const uint32_t all = T < 32 ? (1u << T) - 1 : UINT32_MAX;
     size_t n = 0;
     *most = 0;
-    for (size_t i = 0; i < s->n_sorted; i++) {
-        const uint32_t at = s->sorted[i].index;
+    for (size_t i = 0; i < n_sorted; i++) {
+        const uint32_t at = by_score[i];
         const pd_match fate = list->matches[at * setup->n_areas + area];
-        s->fates[n] = (sorted_fate){fate, list->ranks[at], at};
+        fates[n] = (sorted_fate){fate, list->ranks[at], at};
         n += fate.ignored != all;
         *most = fate.ignored != all && list->ranks[at] > *most ? list->ranks[at] : *most;
     }
@@ -179,39 +164,36 @@ static void find_needs(size_t *need, const double *thresholds, size_t n_threshol
     }
 }
 
-pd_status pd_accumulate(pd_accumulate_scratch *s, const pd_accumulate_setup *setup, const pd_matched_list *list,
-                        const size_t *to_find, double *precision, double *recall, double *scores, pd_err *err)
+pd_status pd_accumulate(double *precision, double *recall, double *scores, const pd_accumulate_setup *setup,
+                        const pd_matched_list *list, const uint32_t *by_score, size_t n_sorted, size_t area,
+                        size_t to_find, pd_accumulate_scratch *s, pd_err *err)
 {
-    const size_t T = setup->n_thresholds, R = setup->n_recall, M = setup->n_limits;
+    if (to_find == 0) return PD_OK;
+    const size_t T = setup->n_thresholds, R = setup->n_recall, room = to_find < n_sorted ? to_find : n_sorted;
     PD_TRY(pd_grow(&s->need, &s->need_capacity, R, sizeof *s->need, err));
-    PD_TRY(pd_grow(&s->fates, &s->fates_capacity, s->n_sorted + 1, sizeof *s->fates, err));
+    PD_TRY(pd_grow(&s->fates, &s->fates_capacity, n_sorted + 1, sizeof *s->fates, err));
+    PD_TRY(pd_grow(&s->hits, &s->hits_capacity, room * T + 1, sizeof *s->hits, err));
+    PD_TRY(pd_grow(&s->hit_at, &s->hit_at_capacity, room * T + 1, sizeof *s->hit_at, err));
+    PD_TRY(pd_grow(&s->precision, &s->precision_capacity, room + 1, sizeof *s->precision, err));
+    find_needs(s->need, setup->recall_thrs, R, to_find);
     /* The best detection of all is the best of its image, so it is within every limit. */
-    const uint32_t first = s->n_sorted ? s->sorted[0].index : UINT32_MAX;
-    for (size_t a = 0; a < setup->n_areas; a++) {
-        const size_t n = to_find[a];
-        if (!n) continue;
-        const size_t room = n < s->n_sorted ? n : s->n_sorted;
-        PD_TRY(pd_grow(&s->hits, &s->hits_capacity, room * T + 1, sizeof *s->hits, err));
-        PD_TRY(pd_grow(&s->hit_at, &s->hit_at_capacity, room * T + 1, sizeof *s->hit_at, err));
-        PD_TRY(pd_grow(&s->precision, &s->precision_capacity, room + 1, sizeof *s->precision, err));
-        find_needs(s->need, setup->recall_thrs, R, n);
-        uint32_t most;
-        const size_t n_fates = list_fates(s, setup, list, a, &most);
-        for (size_t m = 0; m < M; m++) {
-            const size_t base = (a * M + m) * setup->n_iou + setup->first_threshold, before = base - setup->n_iou;
-            if (m > 0 && most < setup->limits[m - 1]) { /* the limit before kept everything */
-                memcpy(recall + base, recall + before, T * sizeof *recall);
-                memcpy(precision + base * R, precision + before * R, T * R * sizeof *precision);
-                if (scores) memcpy(scores + base * R, scores + before * R, T * R * sizeof *scores);
-                continue;
-            }
-            uint32_t n_hits[PD_MATCH_THRESHOLDS];
-            find_hits(s, n_fates, T, setup->limits[m], room, n_hits);
-            for (size_t t = 0; t < T; t++) {
-                recall[base + t] = (double)n_hits[t] / (double)n;
-                read_off(s, setup, list, s->hits + t * room, s->hit_at + t * room, n_hits[t], first,
-                         precision + (base + t) * R, scores ? scores + (base + t) * R : NULL);
-            }
+    const uint32_t first = n_sorted ? by_score[0] : UINT32_MAX;
+    uint32_t most;
+    const size_t n_fates = list_fates(s->fates, setup, list, by_score, n_sorted, area, &most);
+    for (size_t m = 0; m < setup->n_limits; m++) {
+        const size_t base = m * setup->n_iou + setup->first_threshold, before = base - setup->n_iou;
+        if (m > 0 && most < setup->limits[m - 1]) { /* the limit before kept everything */
+            memcpy(recall + base, recall + before, T * sizeof *recall);
+            memcpy(precision + base * R, precision + before * R, T * R * sizeof *precision);
+            if (scores) memcpy(scores + base * R, scores + before * R, T * R * sizeof *scores);
+            continue;
+        }
+        uint32_t n_hits[PD_MATCH_THRESHOLDS];
+        find_hits(s, n_fates, T, setup->limits[m], room, n_hits);
+        for (size_t t = 0; t < T; t++) {
+            recall[base + t] = (double)n_hits[t] / (double)to_find;
+            read_off(s, setup, list, s->hits + t * room, s->hit_at + t * room, n_hits[t], first,
+                     precision + (base + t) * R, scores ? scores + (base + t) * R : NULL);
         }
     }
     return PD_OK;

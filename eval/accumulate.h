@@ -23,28 +23,27 @@ typedef struct pd_accumulate_setup {
 } pd_accumulate_setup;
 
 typedef struct pd_accumulate_scratch {
-    struct pd_scored *sorted, *spare; /* the list by score */
+    struct pd_scored *sorted, *spare; /* the list being sorted */
     struct pd_sorted_fate *fates;     /* of one area, by score */
     size_t sorted_capacity, spare_capacity, fates_capacity;
     uint32_t *hits;    /* per threshold: detections seen so far, at each true positive */
-    uint32_t *hit_at;  /* and its place in the sorted list */
+    uint32_t *hit_at;  /* and its place in the list */
     double *precision; /* of one threshold, at its true positives */
     size_t *need;      /* per recall threshold: true positives that reach it */
     size_t hits_capacity, hit_at_capacity, precision_capacity, need_capacity;
-    size_t n_sorted;
 } pd_accumulate_scratch;
 
 void pd_accumulate_scratch_free(pd_accumulate_scratch *scratch);
 
-/* Sorts the list by score: what pd_accumulate reads. */
-pd_status pd_accumulate_sort(pd_accumulate_scratch *scratch, const pd_matched_list *list, pd_err *err);
-size_t pd_accumulate_sorted_count(const pd_accumulate_scratch *scratch);
-/* Index in the list of sorted place i. */
-uint32_t pd_accumulate_sorted(const pd_accumulate_scratch *scratch, size_t i);
+/* by_score (list->n): the detections by falling score, holes left out, as indexes into the list; *n: how many. */
+pd_status pd_accumulate_sort(uint32_t *by_score, size_t *n, const pd_matched_list *list, pd_accumulate_scratch *scratch,
+                             pd_err *err);
 
-/* to_find (n_areas): objects not ignored; where it is 0, and nothing else, the outputs stay as they are (-1).
- * precision and scores (A, M, T, R), recall (A, M, T) of the category; scores may be NULL. */
-pd_status pd_accumulate(pd_accumulate_scratch *scratch, const pd_accumulate_setup *setup, const pd_matched_list *list,
-                        const size_t *to_find, double *precision, double *recall, double *scores, pd_err *err);
+/* Area range `area` of a category whose detections pd_accumulate_sort has put in order. to_find: its objects that are
+ * not ignored; where it is 0 the outputs stay as they are (-1). precision and scores (M, T, R), recall (M, T); scores
+ * may be NULL. */
+pd_status pd_accumulate(double *precision, double *recall, double *scores, const pd_accumulate_setup *setup,
+                        const pd_matched_list *list, const uint32_t *by_score, size_t n_sorted, size_t area,
+                        size_t to_find, pd_accumulate_scratch *scratch, pd_err *err);
 
 #endif

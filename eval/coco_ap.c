@@ -23,7 +23,8 @@ typedef struct {
     /* One batch of matched detections: slots first_item .. of items. */
     size_t first_item;
     double *scores;
-    uint32_t *ranks, *orders;
+    uint32_t *ranks;
+    uint32_t *orders; /* of a cell's ranks while matching; then of a class's detections by score */
     pd_match *matches;
     char *frequency; /* (n_classes) LVIS: 'r', 'c', 'f' */
     segment *segments;
@@ -134,16 +135,16 @@ static void match_segment(void *arg, size_t begin, size_t end, int thread)
 }
 
 /* Keeps the class's detections by score, and where its objects are. Arenas are not for several threads: heap. */
-static pd_status keep_matches(const evaluation *e, size_t k, const pd_accumulate_scratch *scratch,
-                              const pd_matched_list *list, pd_err *err)
+static pd_status keep_matches(const evaluation *e, size_t k, const uint32_t *by_score, const pd_matched_list *list,
+                              pd_err *err)
 {
     pd_kept_class *const kept = &e->result->matches->classes[k];
-    const size_t A = e->p.params.n_areas, n = pd_accumulate_sorted_count(scratch), start = e->p.item_start[k];
+    const size_t A = e->p.params.n_areas, n = e->result->categories[k].detections, start = e->p.item_start[k];
     kept->list = malloc((n + 1) * sizeof *kept->list);
     kept->images = malloc((e->p.to_find[k * A] + 1) * sizeof *kept->images);
     if (!kept->list || !kept->images) return PD_FAIL(err, PD_ENOMEM, "out of memory: %zu detections", n);
     for (size_t i = 0; i < n; i++) {
-        const uint32_t at = pd_accumulate_sorted(scratch, i);
+        const uint32_t at = by_score[i];
         kept->list[i] = (pd_kept_match){list->scores[at], e->p.items[start + at]->image, list->matches[at * A]};
     }
     kept->n = n;
@@ -152,36 +153,50 @@ static pd_status keep_matches(const evaluation *e, size_t k, const pd_accumulate
     return PD_OK;
 }
 
-/* -1 everywhere: nothing to find. */
-static void clear_class(const pd_coco_result *r, size_t k)
+/* The batch's part of class k. */
+static pd_matched_list list_of(const evaluation *e, size_t k)
 {
-    const size_t n = r->n_areas * r->n_limits * r->n_iou, recall = k * n, all = recall * r->n_recall;
-    for (size_t i = 0; i < n; i++) r->arrays->recall[recall + i] = -1;
-    for (size_t i = 0; i < n * r->n_recall; i++) r->arrays->precision[all + i] = -1;
-    for (size_t i = 0; r->arrays->scores && i < n * r->n_recall; i++) r->arrays->scores[all + i] = -1;
+    const size_t slot = e->p.item_start[k] - e->first_item;
+    return (pd_matched_list){.scores = e->scores + slot,
+                             .ranks = e->ranks + slot,
+                             .matches = e->matches + slot * e->p.params.n_areas,
+                             .n = e->p.item_start[k + 1] - e->p.item_start[k]};
 }
 
-static void accumulate_class(void *arg, size_t begin, size_t end, int thread)
+static void sort_class(void *arg, size_t begin, size_t end, int thread)
 {
     (void)end;
     evaluation *const e = arg;
-    const size_t k = e->first_class + begin, A = e->p.params.n_areas;
-    const size_t slot = e->p.item_start[k] - e->first_item;
-    pd_accumulate_scratch *const scratch = &e->accumulate_scratch[thread];
-    pd_coco_result *const r = e->result;
-    const pd_matched_list list = {.scores = e->scores + slot,
-                                  .ranks = e->ranks + slot,
-                                  .matches = e->matches + slot * A,
-                                  .n = e->p.item_start[k + 1] - e->p.item_start[k]};
+    const size_t k = e->first_class + begin;
+    const pd_matched_list list = list_of(e, k);
+    uint32_t *const by_score = e->orders + (e->p.item_start[k] - e->first_item);
     pd_err *const err = &e->thread_errs[thread];
-    if (e->accumulate.first_threshold == 0) clear_class(r, k);
-    double *const scores = r->arrays->scores ? r->arrays->scores + pd_arrays_at(r, 0, 0, k, 0, 0) : NULL;
-    if (pd_accumulate_sort(scratch, &list, err) != PD_OK) return;
-    pd_accumulate(scratch, &e->accumulate, &list, e->p.to_find + k * A,
-                  r->arrays->precision + pd_arrays_at(r, 0, 0, k, 0, 0),
-                  r->arrays->recall + pd_arrays_recall_at(r, 0, k, 0, 0), scores, err);
-    r->categories[k].detections = pd_accumulate_sorted_count(scratch);
-    if (r->matches) keep_matches(e, k, scratch, &list, err);
+    if (pd_accumulate_sort(by_score, &e->result->categories[k].detections, &list, &e->accumulate_scratch[thread],
+                           err) == PD_OK &&
+        e->result->matches)
+        keep_matches(e, k, by_score, &list, err);
+}
+
+/* One area range of one class: the class of half of all detections must not keep the other threads waiting. */
+static void accumulate_area(void *arg, size_t begin, size_t end, int thread)
+{
+    (void)end;
+    evaluation *const e = arg;
+    const size_t A = e->p.params.n_areas, k = e->first_class + begin / A, a = begin % A;
+    pd_coco_result *const r = e->result;
+    const pd_matched_list list = list_of(e, k);
+    const size_t at = pd_arrays_at(r, 0, 0, k, a, 0), recall_at = pd_arrays_recall_at(r, 0, k, a, 0);
+    double *const precision = r->arrays->precision + at, *const recall = r->arrays->recall + recall_at;
+    double *const scores = r->arrays->scores ? r->arrays->scores + at : NULL;
+    if (e->accumulate.first_threshold == 0) { /* -1: nothing to find */
+        const size_t n = r->n_limits * r->n_iou;
+        for (size_t i = 0; i < n; i++) recall[i] = -1;
+        for (size_t i = 0; i < n * r->n_recall; i++) precision[i] = -1;
+        for (size_t i = 0; scores && i < n * r->n_recall; i++) scores[i] = -1;
+    }
+    pd_accumulate(precision, recall, scores, &e->accumulate, &list, e->orders + (e->p.item_start[k] - e->first_item),
+                  r->categories[k].detections, a, e->p.to_find[k * A + a], &e->accumulate_scratch[thread],
+                  &e->thread_errs[thread]);
 }
 
 /* The first failure: of the lowest cell, whatever the threads did. */
@@ -222,7 +237,10 @@ static pd_status run_batch(evaluation *e, pd_err *err)
     PD_TRY(cut_segments(e, err));
     pd_parallel_each(e->p.pool, e->n_segments, match_segment, e);
     PD_TRY(collect_errors(e, err));
-    pd_parallel_each(e->p.pool, e->end_class - e->first_class, accumulate_class, e);
+    const size_t classes = e->end_class - e->first_class;
+    pd_parallel_each(e->p.pool, classes, sort_class, e);
+    PD_TRY(collect_errors(e, err));
+    pd_parallel_each(e->p.pool, classes * e->p.params.n_areas, accumulate_area, e);
     return collect_errors(e, err);
 }
 

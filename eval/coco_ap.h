@@ -53,7 +53,7 @@ typedef struct pd_coco_params {
 } pd_coco_params;
 
 enum {
-    PD_COCO_KEEP_ARRAYS = 1,  /* precision and scores for pd_coco_precision and the dump: 16 bytes per T R K A M */
+    PD_COCO_KEEP_ARRAYS = 1,  /* the scores too, for pd_coco_score and the dump: 8 bytes more per T R K A M */
     PD_COCO_KEEP_MATCHES = 2, /* the matched lists, for curves, confusion, error analysis, resampling */
 };
 
@@ -83,7 +83,7 @@ typedef struct pd_coco_result {
     const pd_coco_range *areas;         /* (A) */
     pd_coco_category_ap *categories;    /* (K), sorted by id */
     size_t images, objects, detections; /* evaluated: images, objects not ignored, detections within the limit */
-    struct pd_coco_arrays *arrays;      /* private; NULL without PD_COCO_KEEP_ARRAYS */
+    struct pd_coco_arrays *arrays;      /* private */
     struct pd_coco_matches *matches;    /* private; NULL without PD_COCO_KEEP_MATCHES */
     pd_arena *memory;                   /* private */
 } pd_coco_result;
@@ -95,13 +95,13 @@ pd_status pd_coco_evaluate(pd_coco_result **out, const pd_coco_gt *gt, const pd_
                            const pd_coco_params *params, pd_pool *pool, pd_err *err);
 void pd_coco_result_free(pd_coco_result *result); /* NULL allowed */
 
-/* The arrays (PD_COCO_KEEP_ARRAYS): IoU threshold t, recall r, category k, area a, limit m. -1: nothing to find. */
+/* The arrays: IoU threshold t, recall r, category k, area a, limit m. -1: nothing to find, or (scores) not kept. */
 double pd_coco_precision(const pd_coco_result *result, size_t t, size_t r, size_t k, size_t a, size_t m);
 double pd_coco_score(const pd_coco_result *result, size_t t, size_t r, size_t k, size_t a, size_t m);
 double pd_coco_recall(const pd_coco_result *result, size_t t, size_t k, size_t a, size_t m);
 
 /* precision (T, R, K, A, M), recall (T, K, A, M), scores (T, R, K, A, M): little-endian doubles, one after the other.
- */
+ * Errors: PD_EINVAL without PD_COCO_KEEP_ARRAYS; PD_EIO. */
 pd_status pd_coco_dump_arrays(const pd_coco_result *result, const char *path, pd_err *err);
 
 #endif

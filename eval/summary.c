@@ -13,19 +13,25 @@ typedef struct {
     const char *frequency; /* LVIS: group of each category */
 } summing;
 
-/* Mean precision of area a and limit m over recalls and thresholds (or threshold t alone) and categories (or k alone;
- * or those of an LVIS group). */
-static double mean_precision(const summing *s, size_t t, size_t k, char group, size_t a, size_t m)
+/* A threshold that the mean asks for: all (0), or every one of this value (a list may hold it twice). */
+static bool takes_part(const pd_coco_result *r, size_t t, double threshold)
+{
+    return threshold == 0 || r->iou_thrs[t] == threshold;
+}
+
+/* Mean precision of area a and limit m over recalls and thresholds (or one threshold) and categories (or k alone; or
+ * those of an LVIS group). */
+static double mean_precision(const summing *s, double threshold, size_t k, char group, size_t a, size_t m)
 {
     const pd_coco_result *const r = s->r;
     pd_mean *const mean = s->mean;
     pd_mean_begin(mean);
     if (a >= r->n_areas || m >= r->n_limits) return -1;
-    const size_t t0 = t == ALL ? 0 : t, t1 = t == ALL ? r->n_iou : t + 1;
     const size_t k0 = k == ALL ? 0 : k, k1 = k == ALL ? r->n_categories : k + 1;
     const size_t stride = r->n_areas * r->n_limits * r->n_iou * r->n_recall;
-    for (size_t i = t0; i < t1; i++) {
-        const double *const row = r->arrays->precision + pd_arrays_at(r, i, 0, 0, a, m);
+    for (size_t t = 0; t < r->n_iou; t++) {
+        if (!takes_part(r, t, threshold)) continue;
+        const double *const row = r->arrays->precision + pd_arrays_at(r, t, 0, 0, a, m);
         for (size_t rec = 0; rec < r->n_recall; rec++)
             for (size_t c = k0; c < k1; c++)
                 if (!group || s->frequency[c] == group) pd_mean_add(mean, row[c * stride + rec]);
@@ -33,16 +39,16 @@ static double mean_precision(const summing *s, size_t t, size_t k, char group, s
     return pd_mean_end(mean);
 }
 
-static double mean_recall(const summing *s, size_t t, size_t k, size_t a, size_t m)
+static double mean_recall(const summing *s, double threshold, size_t k, size_t a, size_t m)
 {
     const pd_coco_result *const r = s->r;
     pd_mean *const mean = s->mean;
     pd_mean_begin(mean);
     if (a >= r->n_areas || m >= r->n_limits) return -1;
-    const size_t t0 = t == ALL ? 0 : t, t1 = t == ALL ? r->n_iou : t + 1;
     const size_t k0 = k == ALL ? 0 : k, k1 = k == ALL ? r->n_categories : k + 1;
-    for (size_t i = t0; i < t1; i++)
-        for (size_t c = k0; c < k1; c++) pd_mean_add(mean, r->arrays->recall[pd_arrays_recall_at(r, i, c, a, m)]);
+    for (size_t t = 0; t < r->n_iou; t++)
+        for (size_t c = k0; c < k1 && takes_part(r, t, threshold); c++)
+            pd_mean_add(mean, r->arrays->recall[pd_arrays_recall_at(r, t, c, a, m)]);
     return pd_mean_end(mean);
 }
 
@@ -95,13 +101,6 @@ static size_t find_limit(const pd_coco_result *r, size_t limit)
     return SIZE_MAX;
 }
 
-static size_t find_threshold(const pd_coco_result *r, double threshold)
-{
-    for (size_t t = 0; t < r->n_iou; t++)
-        if (r->iou_thrs[t] == threshold) return t;
-    return SIZE_MAX;
-}
-
 static void write_line(char *out, size_t room, const summing *s, const stat_row *row, size_t limit, double value)
 {
     const pd_coco_result *const r = s->r;
@@ -130,11 +129,8 @@ static void summarize_row(pd_coco_result *r, const summing *s, const stat_row *r
     const size_t m = row->limit == LARGEST    ? largest_limit(r)
                      : row->limit == BY_VALUE ? find_limit(r, wanted)
                                               : (size_t)row->limit;
-    const size_t t = row->threshold > 0 ? find_threshold(r, row->threshold) : ALL;
-    double value = -1;
-    if (row->threshold == 0 || t != SIZE_MAX)
-        value = row->precision ? mean_precision(s, t, ALL, row->group, (size_t)row->area, m)
-                               : mean_recall(s, t, ALL, (size_t)row->area, m);
+    const double value = row->precision ? mean_precision(s, row->threshold, ALL, row->group, (size_t)row->area, m)
+                                        : mean_recall(s, row->threshold, ALL, (size_t)row->area, m);
     r->stats[i] = value;
     r->names[i] = row->name;
     r->lines[i][0] = '\0';
@@ -147,15 +143,15 @@ static void summarize_row(pd_coco_result *r, const summing *s, const stat_row *r
 static void summarize_category(const summing *s, size_t k, pd_coco_category_ap *out)
 {
     const pd_coco_result *const r = s->r;
-    const size_t m = largest_limit(r), t50 = find_threshold(r, 0.5), t75 = find_threshold(r, 0.75);
+    const size_t m = largest_limit(r);
     const bool points = r->type == PD_COCO_KEYPOINTS;
-    out->ap = mean_precision(s, ALL, k, 0, 0, m);
-    out->ap50 = t50 == SIZE_MAX ? -1 : mean_precision(s, t50, k, 0, 0, m);
-    out->ap75 = t75 == SIZE_MAX ? -1 : mean_precision(s, t75, k, 0, 0, m);
-    out->ap_small = points ? -1 : mean_precision(s, ALL, k, 0, 1, m);
-    out->ap_medium = mean_precision(s, ALL, k, 0, points ? 1 : 2, m);
-    out->ap_large = mean_precision(s, ALL, k, 0, points ? 2 : 3, m);
-    out->ar = mean_recall(s, ALL, k, 0, m);
+    out->ap = mean_precision(s, 0, k, 0, 0, m);
+    out->ap50 = mean_precision(s, 0.5, k, 0, 0, m);
+    out->ap75 = mean_precision(s, 0.75, k, 0, 0, m);
+    out->ap_small = points ? -1 : mean_precision(s, 0, k, 0, 1, m);
+    out->ap_medium = mean_precision(s, 0, k, 0, points ? 1 : 2, m);
+    out->ap_large = mean_precision(s, 0, k, 0, points ? 2 : 3, m);
+    out->ar = mean_recall(s, 0, k, 0, m);
 }
 
 pd_status pd_coco_summarize(pd_coco_result *r, const char *frequency, pd_err *err)
@@ -166,7 +162,7 @@ pd_status pd_coco_summarize(pd_coco_result *r, const char *frequency, pd_err *er
     const stat_row *const rows = frequency ? lvis_rows : r->type == PD_COCO_KEYPOINTS ? keypoint_rows : box_rows;
     r->n_stats = frequency ? 13 : r->type == PD_COCO_KEYPOINTS ? 10 : 12;
     for (int i = 0; i < r->n_stats; i++) summarize_row(r, &s, &rows[i], i);
-    r->ap_max = mean_precision(&s, ALL, ALL, 0, 0, r->n_limits - 1);
+    r->ap_max = mean_precision(&s, 0, ALL, 0, 0, r->n_limits - 1);
     for (size_t k = 0; k < r->n_categories; k++) summarize_category(&s, k, &r->categories[k]);
     free(mean);
     return PD_OK;

@@ -527,6 +527,12 @@ static void test_options(void)
     PD_CHECK(r->stats[0] == -1 && r->ap_max > 0.2 && r->ap_max < 0.3 && r->stats[6] == 0.5 && r->stats[7] == 0.5);
     PD_CHECK(r->limits[0] == 1 && r->limits[1] == 10);
     pd_coco_result_free(r);
+    PD_ROW("a threshold twice"); /* AP75 is the mean of both */
+    const double thresholds[] = {0.75, 0.5, 0.75};
+    const pd_coco_params twice = {.iou_thrs = thresholds, .n_iou = 3};
+    PD_CHECK_OK(answer(&r, gt_text, dt_text, &twice, &err));
+    PD_CHECK(r->stats[1] == 0.25247524752475248 && r->stats[2] == 0.2524752475247525);
+    pd_coco_result_free(r);
     PD_ROW("one image"); /* results of the others are left out */
     const pd_coco_id one = pd_coco_int_id(1), none = pd_coco_int_id(9);
     const pd_coco_params subset = {.images = &one, .n_images = 1};
