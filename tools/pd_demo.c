@@ -18,94 +18,110 @@
 
 extern char **environ;
 
-#define MAX_ARGS 32
-#define STAGES 8
+#define ARGS(...) ((const char *const[]){__VA_ARGS__, NULL})
+enum { MOST_ARGS = 31, MOST_STAGES = 8 };
+
+typedef struct stage {
+    const char *what;
+    double seconds;
+} stage;
 
 typedef struct demo {
-    const char *dir, *bin, *configs;
+    const char *dir, *bin, *configs; /* where all of it goes; where the programs and the configurations are */
+    int64_t seed;
     pd_arena *arena;
-    struct {
-        const char *what;
-        double seconds;
-    } stage[STAGES];
-    int stages;
+    stage stages[MOST_STAGES];
+    int n_stages;
 } demo;
 
-/* DIR/name in the arena; "" when out of memory (the program that gets it fails). */
+/* Text in the arena; "" when out of memory (the program that gets it fails). */
+static const char *joined(demo *d, const char *a, const char *b)
+{
+    char *text;
+    return pd_format(&text, d->arena, NULL, "%s%s", a, b) == PD_OK ? text : "";
+}
+
 static const char *in_dir(demo *d, const char *name)
 {
     char *path;
     return pd_path_join(&path, d->dir, name, d->arena, NULL) == PD_OK ? path : "";
 }
 
-static const char *text(demo *d, const char *a, const char *b)
-{
-    char *joined;
-    return pd_format(&joined, d->arena, NULL, "%s%s", a, b) == PD_OK ? joined : "";
-}
+/* ---- the programs ---- */
 
-/* Runs a program of ours; its arguments end with NULL. to: file for its standard output, or NULL. */
-static pd_status run(demo *d, const char *what, const char *to, const char *const *arguments, pd_err *err)
+/* Starts argv[0] and waits for it. to: file for its standard output, or NULL. */
+static pd_status spawn(char *const *argv, const char *to, pd_err *err)
 {
-    char *argv[MAX_ARGS];
-    int n = 0, code = 0;
-    pid_t child;
     posix_spawn_file_actions_t actions;
-    char *program;
-    PD_TRY(pd_path_join(&program, d->bin, arguments[0], d->arena, err));
-    for (; arguments[n] && n < MAX_ARGS - 1; n++) argv[n] = (char *)(uintptr_t)arguments[n];
-    argv[0] = program;
-    argv[n] = NULL;
-    fprintf(stderr, "\n-- %s\n  ", what);
-    for (int i = 0; i < n; i++) fprintf(stderr, " %s", i ? argv[i] : arguments[0]);
-    fprintf(stderr, "\n");
-    fflush(stdout);
-    const double start = pd_seconds();
+    pid_t child;
+    int code = 0;
     posix_spawn_file_actions_init(&actions);
     if (to) posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, to, O_WRONLY | O_CREAT | O_TRUNC, 0666);
-    const int spawned = posix_spawn(&child, program, &actions, NULL, argv, environ);
+    const int failed = posix_spawn(&child, argv[0], &actions, NULL, argv, environ);
     posix_spawn_file_actions_destroy(&actions);
-    if (spawned) return PD_FAIL(err, PD_EIO, "%s: cannot start: %s", program, strerror(spawned));
+    if (failed) return PD_FAIL(err, PD_EIO, "%s: cannot start: %s", argv[0], strerror(failed));
     while (waitpid(child, &code, 0) < 0)
-        if (errno != EINTR) return PD_FAIL(err, PD_EIO, "%s: lost: %s", program, strerror(errno));
-    if (!WIFEXITED(code) || WEXITSTATUS(code)) return PD_FAIL(err, PD_EINVAL, "%s failed (its message is above)", arguments[0]);
-    if (d->stages < STAGES) {
-        d->stage[d->stages].what = what;
-        d->stage[d->stages++].seconds = pd_seconds() - start;
-    }
+        if (errno != EINTR) return PD_FAIL(err, PD_EIO, "%s: lost: %s", argv[0], strerror(errno));
+    if (pd_cli_stop_asked()) return PD_FAIL(err, PD_ESTOP, "stopped");
+    if (!WIFEXITED(code) || WEXITSTATUS(code))
+        return PD_FAIL(err, PD_EINVAL, "%s failed (its message is above)", argv[0]);
+    return PD_OK;
+}
+
+/* One stage: shows the command, runs it, takes its time. */
+static pd_status run(demo *d, const char *what, const char *to, const char *const *args, pd_err *err)
+{
+    char *argv[MOST_ARGS + 1] = {NULL}, *program;
+    PD_TRY(pd_path_join(&program, d->bin, args[0], d->arena, err));
+    argv[0] = program;
+    for (int i = 1; i < MOST_ARGS && args[i]; i++) argv[i] = (char *)(uintptr_t)args[i]; /* execve's old prototype */
+    fprintf(stderr, "\n-- %s\n   %s", what, args[0]);
+    for (char **arg = argv + 1; *arg; arg++) fprintf(stderr, " %s", *arg);
+    fputs("\n", stderr);
+    const double start = pd_seconds();
+    PD_TRY(spawn(argv, to, err));
+    d->stages[d->n_stages++] = (stage){what, pd_seconds() - start};
     return PD_OK;
 }
 
 static pd_status run_programs(demo *d, pd_err *err)
 {
-    const char *shapes = in_dir(d, "shapes"), *cls = in_dir(d, "cls"), *det = in_dir(d, "det");
-    const char *gt = in_dir(d, "shapes/coco/annotations/instances_val.json"), *val = in_dir(d, "shapes/coco/val");
-    const char *best = in_dir(d, "det/best.safetensors"), *folded = in_dir(d, "folded.safetensors");
-    PD_TRY(run(d, "draw the data", in_dir(d, "shapes.txt"), (const char *[]){"pd_make_shapes", shapes, "--side", "160", "--difficulty", "0.3",
-                                                                      "--crops", "200", NULL}, err));
+    char *seed, *train_seed;
+    PD_TRY(pd_format(&seed, d->arena, err, "%lld", (long long)d->seed));
+    PD_TRY(pd_format(&train_seed, d->arena, err, "train.seed=%lld", (long long)d->seed));
+    const char *shapes = in_dir(d, "shapes"), *classes = in_dir(d, "shapes/imagenet");
+    const char *train = in_dir(d, "shapes/coco/train"), *val = in_dir(d, "shapes/coco/val");
+    const char *train_truth = in_dir(d, "shapes/coco/annotations/instances_train.json");
+    const char *val_truth = in_dir(d, "shapes/coco/annotations/instances_val.json");
+    const char *cls_config = joined(d, d->configs, "/demo_cls_pd_a_r18.json");
+    const char *det_config = joined(d, d->configs, "/demo_retina_pd_a_r18.json");
+    const char *cls = in_dir(d, "cls"), *backbone = in_dir(d, "cls/best.safetensors");
+    const char *det = in_dir(d, "det"), *detector = in_dir(d, "det/best.safetensors");
+    const char *folded = in_dir(d, "folded.safetensors");
+
+    PD_TRY(run(d, "draw the data", in_dir(d, "shapes.txt"),
+               ARGS("pd_make_shapes", shapes, "--seed", seed, "--crops", "200", "--difficulty", "0.4"), err));
     PD_TRY(run(d, "pretrain PD-A-ResNet-18", NULL,
-               (const char *[]){"pd_cls_train", text(d, d->configs, "/demo_cls_pd_a_r18.json"), "-d", in_dir(d, "shapes/imagenet"),
-                                "--work-dir", cls, NULL}, err));
-    PD_TRY(run(d, "train RetinaNet", NULL,
-               (const char *[]){"pd_det_train", text(d, d->configs, "/demo_retina_pd_a_r18.json"), "--work-dir", det, "--backbone",
-                                in_dir(d, "cls/best.safetensors"), "--set",
-                                text(d, "data.train.images=", in_dir(d, "shapes/coco/train")), "--set",
-                                text(d, "data.train.annotations=", in_dir(d, "shapes/coco/annotations/instances_train.json")),
-                                "--set", text(d, "data.val.images=", val), "--set", text(d, "data.val.annotations=", gt), NULL},
+               ARGS("pd_cls_train", cls_config, "-d", classes, "--work-dir", cls, "--set", train_seed), err));
+    PD_TRY(
+        run(d, "train RetinaNet", NULL,
+            ARGS("pd_det_train", det_config, "--backbone", backbone, "--work-dir", det, "--set", train_seed, "--set",
+                 joined(d, "data.train.images=", train), "--set", joined(d, "data.train.annotations=", train_truth),
+                 "--set", joined(d, "data.val.images=", val), "--set", joined(d, "data.val.annotations=", val_truth)),
+            err));
+    PD_TRY(run(d, "fold, with proof", in_dir(d, "fold.txt"), ARGS("pd_fold", detector, "-o", folded, "--images", val),
                err));
-    PD_TRY(run(d, "fold, with proof", in_dir(d, "fold.txt"),
-               (const char *[]){"pd_fold", best, "-o", folded, "--images", val, NULL}, err));
     PD_TRY(run(d, "detect, unfolded", NULL,
-               (const char *[]){"pd_detect", best, gt, "--images", val, "-o", in_dir(d, "results.json"), NULL}, err));
+               ARGS("pd_detect", detector, val_truth, "--images", val, "-o", in_dir(d, "results.json")), err));
     return run(d, "detect, folded", NULL,
-               (const char *[]){"pd_detect", folded, gt, "--images", val, "-o", in_dir(d, "results_folded.json"), "--draw",
-                                in_dir(d, "pictures"), NULL}, err);
+               ARGS("pd_detect", folded, val_truth, "--images", val, "-o", in_dir(d, "results_folded.json"), "--draw",
+                    in_dir(d, "pictures")),
+               err);
 }
 
-/* ---- the report ------------------------------------------------------------------------------------------------------ */
+/* ---- the report ---- */
 
-#define ROWS 2
-#define COLUMNS 8
+enum { ROWS = 2, COLUMNS = 8, PICTURES = 12 };
 static const char *const columns[COLUMNS] = {"model", "AP", "AP50", "AP75", "APs", "APm", "APl", "file"};
 static const char *const row_names[ROWS] = {"RetinaNet, PD-A-ResNet-18", "the same, folded"};
 
@@ -136,7 +152,11 @@ static pd_status make_table(demo *d, table *t, pd_err *err)
         status = evaluate(d, gt, results[r], t->stats[r], err);
         char **cell = &t->cells[r * COLUMNS];
         if (status == PD_OK) status = pd_strdup(&cell[0], d->arena, row_names[r], err);
-        for (int i = 0; i < 6 && status == PD_OK; i++) status = pd_format(&cell[i + 1], d->arena, err, "%.3f", t->stats[r][i]);
+        for (int i = 0; i < 6 && status == PD_OK; i++) {
+            const double v = t->stats[r][i]; /* -1: no object of that size */
+            status =
+                v < 0 ? pd_strdup(&cell[i + 1], d->arena, "-", err) : pd_format(&cell[i + 1], d->arena, err, "%.3f", v);
+        }
         pd_bytes bytes = {NULL, 0};
         if (status == PD_OK) status = pd_file_map(&bytes, in_dir(d, files[r]), err);
         if (status == PD_OK) status = pd_format(&cell[7], d->arena, err, "%.0f MB", (double)bytes.size / 1e6);
@@ -146,8 +166,9 @@ static pd_status make_table(demo *d, table *t, pd_err *err)
     return status;
 }
 
-static pd_status curve(demo *d, pd_report_curve *out, const char *label, const char *log, const char *kind, const char *name,
-                       pd_err *err)
+/* A series of a run's log as a curve. */
+static pd_status curve(demo *d, pd_report_curve *out, const char *label, const char *log, const char *kind,
+                       const char *name, pd_err *err)
 {
     pd_log_series *series;
     size_t count;
@@ -167,47 +188,60 @@ static pd_status curve(demo *d, pd_report_curve *out, const char *label, const c
 
 static pd_status write_report(demo *d, const table *t, double seconds, pd_err *err)
 {
-    pd_report_curve c[6];
-    PD_TRY(curve(d, &c[0], "training", "cls/log.jsonl", "train", "loss", err));
-    PD_TRY(curve(d, &c[1], "top-1 on the validation set", "cls/log.jsonl", "val", "top1", err));
-    PD_TRY(curve(d, &c[2], "classes", "det/log.jsonl", "train", "loss_cls", err));
-    PD_TRY(curve(d, &c[3], "boxes", "det/log.jsonl", "train", "loss_bbox", err));
-    PD_TRY(curve(d, &c[4], "AP", "det/log.jsonl", "val", "AP", err));
-    PD_TRY(curve(d, &c[5], "AP50", "det/log.jsonl", "val", "AP50", err));
+    enum { CURVES = 6 };
+    static const struct {
+        const char *label, *log, *kind, *name;
+    } from[CURVES] = {
+        {"training", "cls/log.jsonl", "train", "loss"},
+        {"top-1 on the validation set", "cls/log.jsonl", "val", "top1"},
+        {"classes", "det/log.jsonl", "train", "loss_cls"},
+        {"boxes", "det/log.jsonl", "train", "loss_bbox"},
+        {"AP", "det/log.jsonl", "val", "AP"},
+        {"AP50", "det/log.jsonl", "val", "AP50"},
+    };
+    pd_report_curve c[CURVES];
+    for (int i = 0; i < CURVES; i++)
+        PD_TRY(curve(d, &c[i], from[i].label, from[i].log, from[i].kind, from[i].name, err));
     const pd_report_chart charts[] = {
         {.title = "Backbone: loss", .x_label = "step", .curves = &c[0], .n_curves = 1},
         {.title = "Backbone: top-1, per cent", .x_label = "step", .curves = &c[1], .n_curves = 1},
         {.title = "RetinaNet: losses", .x_label = "step", .curves = &c[2], .n_curves = 2},
         {.title = "RetinaNet: AP on the validation set", .x_label = "step", .curves = &c[4], .n_curves = 2},
     };
-    const char *stage_columns[] = {"stage", "seconds"}, *stage_cells[STAGES * 2];
-    for (int i = 0; i < d->stages; i++) {
+    const char *stage_columns[] = {"stage", "seconds"}, *stage_cells[MOST_STAGES * 2];
+    for (int i = 0; i < d->n_stages; i++) {
         char *cell;
-        PD_TRY(pd_format(&cell, d->arena, err, "%.0f", d->stage[i].seconds));
-        stage_cells[2 * i] = d->stage[i].what;
+        PD_TRY(pd_format(&cell, d->arena, err, "%.0f", d->stages[i].seconds));
+        stage_cells[2 * i] = d->stages[i].what;
         stage_cells[2 * i + 1] = cell;
     }
     const pd_report_table tables[] = {
         {"Validation set", columns, COLUMNS, (const char *const *)t->cells, ROWS},
-        {"Time", stage_columns, 2, stage_cells, (size_t)d->stages},
+        {"Time", stage_columns, 2, stage_cells, (size_t)d->n_stages},
     };
-    enum { PICTURES = 12 };
     pd_report_image images[PICTURES];
     char **names;
     size_t count;
     PD_TRY(pd_list_dir(&names, &count, in_dir(d, "pictures"), 'f', d->arena, err));
     if (count > PICTURES) count = PICTURES;
     for (size_t i = 0; i < count; i++)
-        images[i] = (pd_report_image){.path = text(d, in_dir(d, "pictures/"), names[i]), .caption = names[i]};
+        images[i] = (pd_report_image){.path = joined(d, in_dir(d, "pictures/"), names[i]), .caption = names[i]};
     char ap[32], ap50[32], time[32];
     snprintf(ap, sizeof ap, "%.3f", t->stats[1][0]);
     snprintf(ap50, sizeof ap50, "%.3f", t->stats[1][1]);
     pd_duration_text(time, seconds);
     const pd_report_fact facts[] = {{"AP, folded", ap}, {"AP50, folded", ap50}, {"time", time}};
     const pd_report report = {.title = "ParaDise: the demonstration",
-                              .subtitle = "Drawn shapes: a backbone pretrained, a detector trained, folded and evaluated",
-                              .facts = facts, .n_facts = 3, .charts = charts, .n_charts = 4, .tables = tables, .n_tables = 2,
-                              .images = images, .n_images = count};
+                              .subtitle =
+                                  "Drawn shapes: a backbone pretrained, a detector trained, folded and evaluated",
+                              .facts = facts,
+                              .n_facts = 3,
+                              .charts = charts,
+                              .n_charts = 4,
+                              .tables = tables,
+                              .n_tables = 2,
+                              .images = images,
+                              .n_images = count};
     return pd_report_write(in_dir(d, "report.html"), &report, err);
 }
 
@@ -240,24 +274,30 @@ static pd_status find_home(demo *d, pd_err *err)
     PD_TRY(pd_format(&tree, d->arena, err, "%s/../../configs", self));
     PD_TRY(pd_format(&installed, d->arena, err, "%s/../share/paradise/configs", self));
     d->configs = pd_is_dir(tree) ? tree : installed;
-    return pd_is_dir(d->configs) ? PD_OK : PD_FAIL(err, PD_EIO, "%s: no configurations there: give --configs DIR", d->configs);
+    return pd_is_dir(d->configs) ? PD_OK
+                                 : PD_FAIL(err, PD_EIO, "%s: no configurations there: give --configs DIR", d->configs);
 }
 
 int main(int argc, char **argv)
 {
-    demo d = {0};
-    const pd_opt opts[] = {PD_OPT_STRING(0, "configs", "DIR", &d.configs, "where demo_*.json are")};
+    demo d = {.seed = 1};
+    const pd_opt opts[] = {
+        PD_OPT_INT64(0, "seed", "N", &d.seed, 0, 9e15, "other pictures, weights and order"),
+        PD_OPT_STRING(0, "configs", "DIR", &d.configs, "where demo_*.json are"),
+    };
     const pd_cli cli = {.program = "pd_demo",
                         .usage = "DIR",
-                        .about = "Draws data, trains a backbone and a detector, folds, evaluates, reports: all into DIR.",
+                        .about =
+                            "Draws data, trains a backbone and a detector, folds, evaluates, reports: all into DIR.",
                         .example = "pd_demo runs/demo",
                         .opts = opts,
-                        .n_opts = 1,
+                        .n_opts = sizeof opts / sizeof *opts,
                         .min_args = 1,
                         .max_args = 1};
     pd_cli_args args;
     const int code = pd_cli_parse(&args, &cli, argc, argv);
     if (code >= 0) return code;
+    pd_cli_catch_stop(); /* Ctrl-C reaches the program that runs, which ends in order; so does this one */
     const double start = pd_seconds();
     table t = {0};
     pd_err err = PD_ERR_INIT;

@@ -152,7 +152,7 @@ static pd_status draw_scene(picture *p, pd_canvas *c, const options *opt, pd_rng
         n = 1;
     }
     for (int i = 0; i < wanted; i++) {
-        const double radius = side * exp(between(rng, log(0.055), log(0.24)));
+        const double radius = side * exp(between(rng, log(0.10), log(0.27)));
         pd_shape s = random_shape(rng, (int)pd_rng_below(rng, (uint32_t)opt->classes), radius);
         if (!place_shape(&s, shapes, n, p->h, p->w, rng)) continue;
         shapes[n++] = s;
@@ -165,13 +165,13 @@ static pd_status draw_scene(picture *p, pd_canvas *c, const options *opt, pd_rng
     return PD_OK;
 }
 
-/* One object that fills most of the picture. */
+/* One object; at 64 pixels about as large as those of scenes are at 128. */
 static pd_status draw_crop(picture *p, pd_canvas *c, const options *opt, int kind, pd_rng *rng, pd_arena *arena,
                            pd_err *err)
 {
     p->h = p->w = 64 + (int)pd_rng_below(rng, 33);
     PD_TRY(pd_canvas_begin(c, p->h, p->w, opt->difficulty, rng, arena, err));
-    pd_shape s = random_shape(rng, kind, between(rng, 0.28, 0.44) * p->w);
+    pd_shape s = random_shape(rng, kind, exp(between(rng, log(0.17), log(0.44))) * p->w);
     const double slack = p->w * 0.5 - s.radius * 0.95;
     s.x = p->w * 0.5 + between(rng, -slack, slack);
     s.y = p->h * 0.5 + between(rng, -slack, slack);
