@@ -1,4 +1,4 @@
-# Installs the build into an empty folder and builds a stranger's program against it: by find_package, shared and static,
+# Installs the build into an empty folder and builds a stranger's programs against it: by find_package, shared and static,
 # and by pkg-config; then asks an installed program for its version.
 #   cmake -DBUILD=<build folder> -DSOURCE=<this folder> -DLIBDIR=lib/... -DVERSION=x.y.z -DCC=cc -P check.cmake
 cmake_policy(VERSION 3.25)
@@ -24,6 +24,8 @@ run(_ ${CMAKE_COMMAND} --build ${work}/build)
 foreach(kind paradise paradise_static)
   run(out ${work}/build/with_${kind} ${work}/${kind}.safetensors)
   expect("${out}" "42")
+  run(out ${work}/build/evaluate_${kind} ${work}/${kind}.json)
+  expect("${out}" "0.900 0.300 worse")
 endforeach()
 file(READ ${work}/prefix/${LIBDIR}/cmake/paradise/paradiseTargets.cmake targets)
 get_filename_component(root ${SOURCE}/../.. ABSOLUTE)
