@@ -228,7 +228,7 @@ pd_status pd_device_set_precision(pd_device *device, const char *text, pd_err *e
 {
     if (!text) {
         device->precision = device->kind == PD_CPU ? PD_FP32 : PD_BF16;
-        return PD_OK;
+        return device->precision_set ? device->precision_set(device, err) : PD_OK;
     }
     for (int i = 0; i < 4; i++) {
         if (strcmp(text, precision_names[i]) != 0) continue;
@@ -236,7 +236,7 @@ pd_status pd_device_set_precision(pd_device *device, const char *text, pd_err *e
             return PD_FAIL(err, PD_EDEVICE, "precision %s: the CPU computes in fp32 only%s%s", text,
                            *device->why ? "; no CUDA device was taken: " : "", device->why);
         device->precision = (pd_precision)i;
-        return PD_OK;
+        return device->precision_set ? device->precision_set(device, err) : PD_OK;
     }
     return PD_FAIL(err, PD_EINVAL, "precision \"%s\" is none of fp32, tf32, fp16, bf16", text);
 }

@@ -48,6 +48,7 @@ struct pd_device {
     pd_status (*graph_end)(pd_device *, void **graph, pd_err *);
     pd_status (*graph_run)(pd_device *, void *graph, pd_err *);
     void (*graph_free)(pd_device *, void *graph);
+    pd_status (*precision_set)(pd_device *, pd_err *); /* the precision was changed; NULL allowed */
     void (*close)(pd_device *); /* NULL allowed */
 };
 

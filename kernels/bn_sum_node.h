@@ -1,5 +1,5 @@
-/* bn_sum_node.h: how a recorded pd_bn_sum looks to its implementations: the inputs' places and the settings (node->args). Included by
- * them only, one operation a file. */
+/* bn_sum_node.h: how a recorded pd_bn_sum looks to its implementations: the inputs' places and the settings
+ * (node->args). Included by them only, one operation a file. */
 #ifndef PD_BN_SUM_NODE_H
 #define PD_BN_SUM_NODE_H
 

@@ -16,6 +16,7 @@
 #define PD_CONV_H
 
 #include "engine/tape.h"
+#include "kernels/conv_shape.h"
 
 typedef struct pd_conv_args {
     int stride, pad_h, pad_w, groups;
@@ -36,6 +37,24 @@ bool pd_conv_output(pd_tape *t, const char *name, const pd_value *x, const pd_va
 static inline int pd_conv_out(int size, int kernel, int stride, int pad)
 {
     return (size + 2 * pad - kernel) / stride + 1;
+}
+
+/* The sizes of a recorded convolution. */
+static inline pd_conv_shape pd_conv_shape_of(const pd_conv_args *a, const pd_shape *x, const pd_shape *w, const pd_shape *y)
+{
+    return (pd_conv_shape){.n = x->dim[0],
+                           .h = x->dim[1],
+                           .w = x->dim[2],
+                           .c = x->dim[3],
+                           .k = w->dim[0],
+                           .kh = w->dim[1],
+                           .kw = w->dim[2],
+                           .stride = a->stride,
+                           .pad_h = a->pad_h,
+                           .pad_w = a->pad_w,
+                           .groups = a->groups,
+                           .oh = y->dim[1],
+                           .ow = y->dim[2]};
 }
 
 #endif

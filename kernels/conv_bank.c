@@ -27,21 +27,7 @@ static void bank_release(pd_node *node)
 static pd_conv_shape shape_of(const pd_node *node, int j)
 {
     const bank_args *b = node->args;
-    const pd_conv_args *a = &b->conv[j];
-    const int *x = node->in[X]->shape.dim, *w = node->in[W + j]->shape.dim, *y = node->out[j]->shape.dim;
-    return (pd_conv_shape){.n = x[0],
-                           .h = x[1],
-                           .w = x[2],
-                           .c = x[3],
-                           .k = w[0],
-                           .kh = w[1],
-                           .kw = w[2],
-                           .stride = a->stride,
-                           .pad_h = a->pad_h,
-                           .pad_w = a->pad_w,
-                           .groups = a->groups,
-                           .oh = y[1],
-                           .ow = y[2]};
+    return pd_conv_shape_of(&b->conv[j], &node->in[X]->shape, &node->in[W + j]->shape, &node->out[j]->shape);
 }
 
 static size_t larger(size_t a, size_t b)

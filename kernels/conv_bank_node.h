@@ -1,5 +1,5 @@
-/* conv_bank_node.h: how a recorded pd_conv_bank looks to its implementations: the inputs' places and the settings (node->args). Included by
- * them only, one operation a file. */
+/* conv_bank_node.h: how a recorded pd_conv_bank looks to its implementations: the inputs' places and the settings
+ * (node->args). Included by them only, one operation a file. */
 #ifndef PD_CONV_BANK_NODE_H
 #define PD_CONV_BANK_NODE_H
 

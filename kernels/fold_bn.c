@@ -107,7 +107,7 @@ static pd_status fold_bwd(pd_node *node, const pd_run *run, pd_err *err)
 
 static const pd_kernel fold_cpu = {NULL, fold_fwd, fold_bwd, NULL};
 static const pd_op fold_op = {
-    .name = "fold_bn", .bwd_reads_in = ~0u, .differentiable = true, .kernel = {[PD_CPU] = &fold_cpu}};
+    .name = "fold_bn", .bwd_reads_in = ~0u, .differentiable = true, .makes_weights = true, .kernel = {[PD_CPU] = &fold_cpu}};
 
 pd_folded pd_fold_bn(pd_tape *t, const char *name, int branches, const pd_fold_branch *b, int columns, int r, int s,
                      int c, float eps)

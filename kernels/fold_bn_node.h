@@ -1,5 +1,5 @@
-/* fold_bn_node.h: how a recorded pd_fold_bn looks to its implementations: the inputs' places and the settings (node->args). Included by
- * them only, one operation a file. */
+/* fold_bn_node.h: how a recorded pd_fold_bn looks to its implementations: the inputs' places and the settings
+ * (node->args). Included by them only, one operation a file. */
 #ifndef PD_FOLD_BN_NODE_H
 #define PD_FOLD_BN_NODE_H
 

@@ -152,7 +152,7 @@ static double excite_macs(const pd_node *node)
 }
 
 static const pd_kernel excite_cpu = {excite_plan, excite_fwd, excite_bwd, NULL};
-static const pd_op excite_op = {.name = "excite", .bwd_reads_in = 1u << X, .bwd_reads_out = 1u, .differentiable = true,
+static const pd_op excite_op = {.name = "excite", .bwd_reads_in = 1u << X | 1u << M, .bwd_reads_out = 1u, .differentiable = true,
                                 .kernel = {[PD_CPU] = &excite_cpu}, .macs = excite_macs};
 
 pd_value *pd_excite(pd_tape *t, pd_value *x, pd_value *m, pd_value *residual, bool relu)

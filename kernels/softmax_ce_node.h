@@ -1,5 +1,5 @@
-/* softmax_ce_node.h: how a recorded pd_softmax_ce looks to its implementations: the inputs' places and the settings (node->args). Included by
- * them only, one operation a file. */
+/* softmax_ce_node.h: how a recorded pd_softmax_ce looks to its implementations: the inputs' places and the settings
+ * (node->args). Included by them only, one operation a file. */
 #ifndef PD_SOFTMAX_CE_NODE_H
 #define PD_SOFTMAX_CE_NODE_H
 

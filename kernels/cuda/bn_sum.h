@@ -1,0 +1,78 @@
+/* bn_sum.h: launchers of bn_sum.cu. Formulas: kernels/bn_sum_math.h. All return a CUDA error code. */
+#ifndef PD_CUDA_BN_SUM_H
+#define PD_CUDA_BN_SUM_H
+
+#include "kernels/bn_sum.h"
+#include "kernels/cuda/cuda.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The branches' maps: pixel i of branch k at z[k] + i * pitch elements, c channels. Without a gate all samples are one.
+ */
+typedef struct pd_bn_maps {
+    int branches, c, pitch, dz_pitch;
+    long samples, rows; /* rows: pixels of a sample */
+    pd_store store;     /* of z, dz, y, residual and their gradients */
+    const void *z[PD_MAX_BRANCHES];
+    void *dz[PD_MAX_BRANCHES]; /* NULL: not wanted */
+    const float *gate;         /* (samples, gates) or NULL */
+    int gates, column[PD_MAX_BRANCHES];
+} pd_bn_maps;
+
+/* Per-channel vectors of the branches. NULL: not wanted (gradients). */
+typedef struct pd_bn_vectors {
+    const float *gamma[PD_MAX_BRANCHES], *beta[PD_MAX_BRANCHES];
+    float *run_mean[PD_MAX_BRANCHES], *run_var[PD_MAX_BRANCHES];
+    float *dgamma[PD_MAX_BRANCHES], *dbeta[PD_MAX_BRANCHES];
+    bool add_gamma[PD_MAX_BRANCHES], add_beta[PD_MAX_BRANCHES];
+} pd_bn_vectors;
+
+/* Into how many pieces the rows of a sample are cut for sums; by the shape alone, so that sums have one order. */
+int pd_bn_chunks(const pd_bn_maps *m);
+
+/* partial (branches, samples * chunks, 2, c): sums of z - shift and of its square; shift: the branch's first pixel. */
+int pd_bn_sums(const pd_bn_maps *m, int chunks, float *partial, cudaStream_t stream);
+/* sums (branches, 2, c) in double from the partial ones. shifted false: of z and its square themselves. */
+int pd_bn_totals(const pd_bn_maps *m, int chunks, const float *partial, bool shifted, double *sums,
+                 cudaStream_t stream);
+/* mean, rstd (branches, 2, c) and the running statistics from sums over count pixels. */
+int pd_bn_finish(const pd_bn_maps *m, const pd_bn_vectors *v, const double *sums, const double *count, bool shifted,
+                 float eps, float momentum, float *mean_rstd, cudaStream_t stream);
+/* mean, rstd from the running statistics. */
+int pd_bn_running(const pd_bn_maps *m, const pd_bn_vectors *v, float eps, float *mean_rstd, cudaStream_t stream);
+/* affine (branches, 2, c): gamma rstd, beta - mean gamma rstd. */
+int pd_bn_affine(const pd_bn_maps *m, const pd_bn_vectors *v, const float *mean_rstd, float *affine,
+                 cudaStream_t stream);
+/* y = relu?( sum of gate * (affine of z) + residual ) */
+int pd_bn_apply(const pd_bn_maps *m, const float *affine, const void *residual, bool relu, void *y,
+                cudaStream_t stream);
+
+/* partial (samples * chunks, 1 + branches, c): sums of g and of g (z_k - mean_k), g = dy behind the mask. */
+int pd_bn_grad_sums(const pd_bn_maps *m, int chunks, const void *dy, const void *y, bool relu, const float *mean_rstd,
+                    float *partial, cudaStream_t stream);
+/* total (samples, 1 + branches, c) from the partial ones. */
+int pd_bn_grad_totals(const pd_bn_maps *m, int chunks, const float *partial, float *total, cudaStream_t stream);
+/* Gradients of gamma and beta; sums (branches, 2, c): dbeta, dgamma. */
+int pd_bn_grad_finish(const pd_bn_maps *m, const pd_bn_vectors *v, const float *mean_rstd, const float *total,
+                      double *sums, cudaStream_t stream);
+/* pqr (branches, 3, c): dz = p a g + q z + r. count: pixels behind the sums; NULL: fixed statistics, q = r = 0. */
+int pd_bn_grad_coefficients(const pd_bn_maps *m, const pd_bn_vectors *v, const float *mean_rstd, const double *sums,
+                            const double *count, float *pqr, cudaStream_t stream);
+/* Gradient of the gate. */
+int pd_bn_grad_gate(const pd_bn_maps *m, const pd_bn_vectors *v, const float *mean_rstd, const float *total,
+                    float *dgate, bool add, cudaStream_t stream);
+/* dz, and the residual's gradient (NULL: not wanted). */
+int pd_bn_grad_apply(const pd_bn_maps *m, const float *pqr, const void *dy, const void *y, bool relu, void *residual,
+                     bool add, cudaStream_t stream);
+/* Branches without a norm, only a bias (branches * c): mean_rstd of mean 0 and deviation 1, affine of factor 1. */
+int pd_bn_plain(int branches, int c, const float *bias, float *mean_rstd, float *affine, cudaStream_t stream);
+/* *count = value, a double in device memory. */
+int pd_bn_count(double *count, double value, cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

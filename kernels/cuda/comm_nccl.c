@@ -1,0 +1,201 @@
+/* Collectives on GPU memory: engine/comm.h by NCCL. Its id goes from rank 0 to all by the host's communicator.
+ *
+ * Collectives run on a stream of their own, behind what the computing stream had been given when they began;
+ * pd_comm_wait makes the computing stream wait, not the host. The communicator never blocks the host: every call is
+ * polled to its end, with a limit. A thread watches for errors of the network; on one it aborts, which ends kernels
+ * that hang, and the next call returns the error. That a process is lost, the heartbeats of the host's communicator
+ * find. */
+#include "engine/comm.h"
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/ops.h"
+
+#include <nccl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LIMIT 120.0 /* seconds for a call to be taken: other processes may come late to the first one */
+
+typedef struct nccl_comm {
+    pd_comm base;
+    pd_cuda *device;
+    ncclComm_t comm;
+    cudaStream_t stream;
+    cudaEvent_t given, done;
+    pthread_t watchdog;
+    bool watched;
+    atomic_bool leaving;
+    atomic_int failure; /* an ncclResult_t that the watchdog saw; 0: none */
+} nccl_comm;
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static pd_status failed(const nccl_comm *c, const char *call, ncclResult_t code, pd_err *err)
+{
+    return PD_FAIL(err, PD_EDEVICE, "%s: NCCL: %s: %s", call, ncclGetErrorString(code),
+                   c->comm && !atomic_load(&c->failure) ? ncclGetLastError(c->comm) : "");
+}
+
+/* Polls a call that does not block until it was taken. */
+static pd_status taken(nccl_comm *c, const char *call, ncclResult_t code, pd_err *err)
+{
+    const double start = now();
+    if (atomic_load(&c->failure)) return failed(c, call, (ncclResult_t)atomic_load(&c->failure), err);
+    while (code == ncclInProgress && now() - start < LIMIT) {
+        ncclResult_t asked = ncclCommGetAsyncError(c->comm, &code);
+        if (asked != ncclSuccess) code = asked;
+        if (code == ncclInProgress) usleep(50);
+    }
+    if (code == ncclInProgress)
+        return PD_FAIL(err, PD_EDEVICE,
+                       "%s: NCCL: not taken within %.0f s: does every process have a GPU of its own, and can "
+                       "they reach each other (NCCL_DEBUG=INFO says more)?",
+                       call, LIMIT);
+    return code == ncclSuccess ? PD_OK : failed(c, call, code, err);
+}
+
+#define NCCL_TRY(c, call, err) PD_TRY(taken((c), #call, (call), (err)))
+
+static void *watch_errors(void *arg)
+{
+    nccl_comm *c = arg;
+    while (!atomic_load(&c->leaving)) {
+        ncclResult_t state = ncclSuccess;
+        if (ncclCommGetAsyncError(c->comm, &state) == ncclSuccess && state != ncclSuccess && state != ncclInProgress) {
+            atomic_store(&c->failure, (int)state);
+            (void)ncclCommAbort(c->comm);
+            return NULL;
+        }
+        usleep(200000);
+    }
+    return NULL;
+}
+
+/* The collective stream goes on behind what is computed so far. */
+static pd_status follow(nccl_comm *c, pd_err *err)
+{
+    PD_CUDA_TRY(cudaEventRecord(c->given, c->device->stream), err);
+    PD_CUDA_TRY(cudaStreamWaitEvent(c->stream, c->given, 0), err);
+    return PD_OK;
+}
+
+static pd_status nccl_sum(pd_comm *base, void *data, size_t count, pd_comm_type type, pd_err *err)
+{
+    nccl_comm *c = (nccl_comm *)base;
+    const ncclDataType_t t = type == PD_COMM_F64 ? ncclFloat64 : type == PD_COMM_I64 ? ncclInt64 : ncclFloat32;
+    PD_TRY(follow(c, err));
+    NCCL_TRY(c, ncclAllReduce(data, data, count, t, type == PD_COMM_MEAN ? ncclAvg : ncclSum, c->comm, c->stream), err);
+    return PD_OK;
+}
+
+static pd_status nccl_broadcast(pd_comm *base, void *data, size_t bytes, int root, pd_err *err)
+{
+    nccl_comm *c = (nccl_comm *)base;
+    PD_TRY(follow(c, err));
+    NCCL_TRY(c, ncclBroadcast(data, data, bytes, ncclChar, root, c->comm, c->stream), err);
+    return PD_OK;
+}
+
+static pd_status nccl_gather(pd_comm *base, void *all, const void *mine, const size_t *bytes, pd_err *err)
+{
+    nccl_comm *c = (nccl_comm *)base;
+    char *to = all;
+    PD_TRY(follow(c, err));
+    NCCL_TRY(c, ncclGroupStart(), err);
+    for (int r = 0; r < base->world; r++) {
+        if (bytes[r])
+            (void)ncclBroadcast(mine, to, bytes[r], ncclChar, r, c->comm, c->stream); /* told by the group's end */
+        to += bytes[r];
+    }
+    NCCL_TRY(c, ncclGroupEnd(), err);
+    return PD_OK;
+}
+
+static pd_status nccl_wait(pd_comm *base, pd_err *err)
+{
+    nccl_comm *c = (nccl_comm *)base;
+    const int failure = atomic_load(&c->failure);
+    if (failure) return failed(c, "a collective under way", (ncclResult_t)failure, err);
+    PD_CUDA_TRY(cudaEventRecord(c->done, c->stream), err);
+    PD_CUDA_TRY(cudaStreamWaitEvent(c->device->stream, c->done, 0), err);
+    return PD_OK;
+}
+
+/* The host's communicator watches. */
+static void nccl_watch(pd_comm *base, double seconds, pd_lost_fn lost, void *arg)
+{
+    (void)base;
+    (void)seconds;
+    (void)lost;
+    (void)arg;
+}
+
+static void nccl_close(pd_comm *base, int code)
+{
+    nccl_comm *c = (nccl_comm *)base;
+    atomic_store(&c->leaving, true);
+    if (c->watched) pthread_join(c->watchdog, NULL);
+    if (c->comm && !atomic_load(&c->failure)) {
+        if (code || taken(c, "ncclCommFinalize", ncclCommFinalize(c->comm), NULL) != PD_OK)
+            (void)ncclCommAbort(c->comm);
+        else
+            (void)ncclCommDestroy(c->comm);
+    }
+    if (c->given) (void)cudaEventDestroy(c->given);
+    if (c->done) (void)cudaEventDestroy(c->done);
+    if (c->stream) (void)cudaStreamDestroy(c->stream);
+    free(c);
+}
+
+static pd_status begin(nccl_comm *c, pd_comm *host, pd_err *err)
+{
+    ncclUniqueId id;
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    if (host->rank == 0) NCCL_TRY(c, ncclGetUniqueId(&id), err);
+    PD_TRY(pd_comm_broadcast(host, &id, sizeof id, 0, err));
+    PD_CUDA_TRY(cudaSetDevice(c->device->index), err);
+    PD_CUDA_TRY(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), err);
+    PD_CUDA_TRY(cudaEventCreateWithFlags(&c->given, cudaEventDisableTiming), err);
+    PD_CUDA_TRY(cudaEventCreateWithFlags(&c->done, cudaEventDisableTiming), err);
+    config.blocking = 0;
+    NCCL_TRY(c, ncclCommInitRankConfig(&c->comm, host->world, id, host->rank, &config), err);
+    if (pthread_create(&c->watchdog, NULL, watch_errors, c) != 0)
+        return PD_FAIL(err, PD_EDEVICE, "no thread to watch NCCL can be had");
+    c->watched = true;
+    return PD_OK;
+}
+
+static pd_status nccl_open(pd_comm **out, pd_comm *host, pd_device *device, pd_err *err)
+{
+    nccl_comm *c = calloc(1, sizeof *c);
+    if (!c) return PD_FAIL(err, PD_ENOMEM, "out of memory for a communicator");
+    c->base = (pd_comm){.rank = host->rank,
+                        .world = host->world,
+                        .local_rank = host->local_rank,
+                        .local_world = host->local_world,
+                        .machines = host->machines,
+                        .sum = nccl_sum,
+                        .broadcast = nccl_broadcast,
+                        .gather = nccl_gather,
+                        .wait = nccl_wait,
+                        .watch = nccl_watch,
+                        .close = nccl_close};
+    c->device = pd_cuda_of(device);
+    const pd_status status = begin(c, host, err);
+    if (status != PD_OK) {
+        nccl_close(&c->base, 1);
+        return pd_err_context(err, "%s", device->name);
+    }
+    *out = &c->base;
+    return PD_OK;
+}
+
+const pd_comm_maker pd_cuda_comm = {nccl_open};

@@ -1,0 +1,293 @@
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/gconv.h"
+#include "kernels/cuda/gemm.h"
+#include "kernels/cuda/update.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define LARGEST_SLOT ((size_t)256 << 20) /* longer uploads go in pieces */
+
+pd_status pd_cuda_fail(cudaError_t code, const char *call, pd_err *err)
+{
+    (void)cudaGetLastError(); /* the next call's answer is its own */
+    return PD_FAIL(err, PD_EDEVICE, "CUDA: %s: %s", call, cudaGetErrorString(code));
+}
+
+/* ---- memory
+ * ----------------------------------------------------------------------------------------------------------- */
+
+static pd_status cuda_alloc(pd_device *device, void **out, size_t bytes, pd_err *err)
+{
+    void *memory = NULL;
+    if (pd_cuda_of(device)->offline) return PD_FAIL(err, PD_EDEVICE, "%s only plans: it has no memory", device->name);
+    const cudaError_t code = cudaMalloc(&memory, bytes ? bytes : 1);
+    if (code == cudaErrorMemoryAllocation) {
+        size_t left = 0, all = 0;
+        (void)cudaGetLastError();
+        (void)cudaMemGetInfo(&left, &all);
+        return PD_FAIL(err, PD_ENOMEM,
+                       "%s (%s): out of memory: %zu MiB asked for, %zu of %zu MiB are free; use a smaller batch",
+                       device->name, device->title, bytes >> 20, left >> 20, all >> 20);
+    }
+    PD_CUDA_TRY(code, err);
+    *out = memory;
+    return PD_OK;
+}
+
+static void cuda_release(pd_device *device, void *memory)
+{
+    (void)device;
+    if (memory) (void)cudaFree(memory);
+}
+
+static void free_slot(pd_upload_slot *s)
+{
+    if (s->pinned) (void)cudaFreeHost(s->pinned);
+    if (s->memory) (void)cudaFree(s->memory);
+    s->pinned = s->memory = NULL;
+    s->bytes = 0;
+}
+
+static pd_status grow_slot(pd_upload_slot *s, size_t bytes, pd_err *err)
+{
+    if (bytes <= s->bytes) return PD_OK;
+    free_slot(s);
+    PD_CUDA_TRY(cudaMallocHost(&s->pinned, bytes), err);
+    PD_CUDA_TRY(cudaMalloc(&s->memory, bytes), err);
+    s->bytes = bytes;
+    return PD_OK;
+}
+
+static pd_status upload_piece(pd_cuda *c, char *to, const char *from, size_t bytes, pd_err *err)
+{
+    pd_upload_slot *s = &c->slot[c->next_slot];
+    c->next_slot = !c->next_slot;
+    PD_CUDA_TRY(cudaEventSynchronize(s->free), err);
+    PD_TRY(grow_slot(s, bytes, err));
+    memcpy(s->pinned, from, bytes);
+    PD_CUDA_TRY(cudaMemcpyAsync(s->memory, s->pinned, bytes, cudaMemcpyHostToDevice, c->copies), err);
+    PD_CUDA_TRY(cudaEventRecord(s->arrived, c->copies), err);
+    PD_CUDA_TRY(cudaStreamWaitEvent(c->stream, s->arrived, 0), err);
+    PD_CUDA_TRY(cudaMemcpyAsync(to, s->memory, bytes, cudaMemcpyDeviceToDevice, c->stream), err);
+    PD_CUDA_TRY(cudaEventRecord(s->free, c->stream), err);
+    return PD_OK;
+}
+
+static pd_status cuda_upload(pd_device *device, void *to, const void *from, size_t bytes, pd_err *err)
+{
+    for (size_t at = 0; at < bytes; at += LARGEST_SLOT) {
+        const size_t n = bytes - at < LARGEST_SLOT ? bytes - at : LARGEST_SLOT;
+        PD_TRY(upload_piece(pd_cuda_of(device), (char *)to + at, (const char *)from + at, n, err));
+    }
+    return PD_OK;
+}
+
+static pd_status cuda_sync(pd_device *device, pd_err *err)
+{
+    PD_CUDA_TRY(cudaStreamSynchronize(pd_cuda_of(device)->stream), err);
+    return PD_OK;
+}
+
+static pd_status cuda_download(pd_device *device, void *to, const void *from, size_t bytes, pd_err *err)
+{
+    if (!bytes) return PD_OK;
+    PD_CUDA_TRY(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, pd_cuda_of(device)->stream), err);
+    return cuda_sync(device, err);
+}
+
+static pd_status cuda_copy(pd_device *device, void *to, const void *from, size_t bytes, pd_err *err)
+{
+    if (bytes) PD_CUDA_TRY(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, pd_cuda_of(device)->stream), err);
+    return PD_OK;
+}
+
+static pd_status cuda_fill(pd_device *device, void *memory, int byte, size_t bytes, pd_err *err)
+{
+    if (bytes) PD_CUDA_TRY(cudaMemsetAsync(memory, byte, bytes, pd_cuda_of(device)->stream), err);
+    return PD_OK;
+}
+
+static pd_status cuda_seed(pd_device *device, float *to, float value, pd_err *err)
+{
+    const pd_cuda *c = pd_cuda_of(device);
+    PD_CUDA_TRY(pd_cuda_seed(to, value, c->scale, c->stream), err);
+    return PD_OK;
+}
+
+static pd_status precision_set(pd_device *device, pd_err *err)
+{
+    const pd_cuda *c = pd_cuda_of(device);
+    const float scale = device->precision == PD_FP16 ? PD_SCALE_START : 1.f;
+    if (!c->offline) PD_CUDA_TRY(pd_cuda_scale_start(c->scale, scale, c->stream), err);
+    return PD_OK;
+}
+
+pd_status pd_cuda_tuning(void **out, pd_cuda *c, size_t bytes, pd_err *err)
+{
+    if (bytes > c->tuning_bytes) {
+        cuda_release(&c->device, c->tuning);
+        c->tuning = NULL;
+        c->tuning_bytes = 0;
+        PD_TRY(cuda_alloc(&c->device, &c->tuning, bytes, err));
+        c->tuning_bytes = bytes;
+        PD_TRY(cuda_fill(&c->device, c->tuning, 0, bytes, err)); /* zeros: no denormal or NaN decides a timing */
+    }
+    *out = c->tuning;
+    return PD_OK;
+}
+
+/* ---- graphs
+ * ------------------------------------------------------------------------------------------------------------ */
+
+static pd_status graph_begin(pd_device *device, pd_err *err)
+{
+    pd_cuda *c = pd_cuda_of(device);
+    /* plans are made: the memory that candidates were timed in is not needed while graphs run */
+    PD_TRY(cuda_sync(device, err));
+    cuda_release(device, c->tuning);
+    c->tuning = NULL;
+    c->tuning_bytes = 0;
+    PD_CUDA_TRY(cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal), err);
+    return PD_OK;
+}
+
+static pd_status graph_end(pd_device *device, void **out, pd_err *err)
+{
+    cudaGraph_t graph = NULL;
+    cudaGraphExec_t ready = NULL;
+    PD_CUDA_TRY(cudaStreamEndCapture(pd_cuda_of(device)->stream, &graph), err);
+    const cudaError_t code = cudaGraphInstantiate(&ready, graph, 0);
+    (void)cudaGraphDestroy(graph);
+    PD_CUDA_TRY(code, err);
+    *out = ready;
+    return PD_OK;
+}
+
+static pd_status graph_run(pd_device *device, void *graph, pd_err *err)
+{
+    PD_CUDA_TRY(cudaGraphLaunch((cudaGraphExec_t)graph, pd_cuda_of(device)->stream), err);
+    return PD_OK;
+}
+
+static void graph_free(pd_device *device, void *graph)
+{
+    (void)cudaStreamSynchronize(pd_cuda_of(device)->stream);
+    (void)cudaGraphExecDestroy((cudaGraphExec_t)graph);
+}
+
+/* ---- opening
+ * ------------------------------------------------------------------------------------------------------------ */
+
+int pd_cuda_count(char *why, size_t size)
+{
+    int count = 0;
+    const cudaError_t code = cudaGetDeviceCount(&count);
+    if (code == cudaSuccess && count > 0) return count;
+    (void)cudaGetLastError();
+    if (code == cudaErrorInsufficientDriver || code == cudaErrorNoDevice || code == cudaSuccess)
+        snprintf(why, size, "no GPU with a working NVIDIA driver was found here%s%s", code ? ": " : "",
+                 code ? cudaGetErrorString(code) : "");
+    else
+        snprintf(why, size, "the GPU cannot be used: %s", cudaGetErrorString(code));
+    return 0;
+}
+
+static void cuda_close(pd_device *device)
+{
+    pd_cuda *c = pd_cuda_of(device);
+    if (c->stream) (void)cudaStreamSynchronize(c->stream);
+    pd_gconv_close(c->conv);
+    pd_gemm_close(c->gemm);
+    for (int i = 0; i < 2; i++) {
+        free_slot(&c->slot[i]);
+        if (c->slot[i].arrived) (void)cudaEventDestroy(c->slot[i].arrived);
+        if (c->slot[i].free) (void)cudaEventDestroy(c->slot[i].free);
+    }
+    cuda_release(device, c->tuning);
+    cuda_release(device, c->scale);
+    cuda_release(device, c->update);
+    if (c->copies) (void)cudaStreamDestroy(c->copies);
+    if (c->stream) (void)cudaStreamDestroy(c->stream);
+}
+
+static pd_cuda *new_device(int index)
+{
+    pd_cuda *c = calloc(1, sizeof *c);
+    if (!c) return NULL;
+    c->index = index;
+    c->device = (pd_device){
+        .kind = PD_CUDA,
+        .precision = PD_BF16,
+        .alloc = cuda_alloc,
+        .release = cuda_release,
+        .upload = cuda_upload,
+        .download = cuda_download,
+        .copy = cuda_copy,
+        .fill = cuda_fill,
+        .seed = cuda_seed,
+        .sync = cuda_sync,
+        .find = pd_cuda_find,
+        .precision_set = precision_set,
+        .graph_begin = graph_begin,
+        .graph_end = graph_end,
+        .graph_run = graph_run,
+        .graph_free = graph_free,
+        .close = cuda_close,
+    };
+    snprintf(c->device.name, sizeof c->device.name, "cuda:%d", index);
+    return c;
+}
+
+static pd_status start(pd_cuda *c, pd_err *err)
+{
+    struct cudaDeviceProp properties;
+    PD_CUDA_TRY(cudaSetDevice(c->index), err);
+    PD_CUDA_TRY(cudaGetDeviceProperties(&properties, c->index), err);
+    snprintf(c->device.title, sizeof c->device.title, "%.120s", properties.name);
+    if (properties.major < 8)
+        return PD_FAIL(err, PD_EDEVICE, "%s (%s): compute capability %d.%d; 8.0 (A100) or newer is needed",
+                       c->device.name, c->device.title, properties.major, properties.minor);
+    PD_CUDA_TRY(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), err);
+    PD_CUDA_TRY(cudaStreamCreateWithFlags(&c->copies, cudaStreamNonBlocking), err);
+    for (int i = 0; i < 2; i++) {
+        PD_CUDA_TRY(cudaEventCreateWithFlags(&c->slot[i].arrived, cudaEventDisableTiming), err);
+        PD_CUDA_TRY(cudaEventCreateWithFlags(&c->slot[i].free, cudaEventDisableTiming), err);
+    }
+    PD_TRY(cuda_alloc(&c->device, (void **)&c->scale, sizeof *c->scale, err));
+    PD_TRY(cuda_alloc(&c->device, &c->update, PD_UPDATE_BYTES, err));
+    PD_CUDA_TRY(pd_cuda_scale_start(c->scale, 1.f, c->stream), err);
+    PD_TRY(pd_gconv_open(&c->conv, c, NULL, err));
+    return pd_gemm_open(&c->gemm, c, err);
+}
+
+pd_status pd_cuda_open(pd_device **out, int index, pd_err *err)
+{
+    pd_cuda *c = new_device(index);
+    if (!c) return PD_FAIL(err, PD_ENOMEM, "out of memory for a device");
+    const pd_status status = start(c, err);
+    if (status != PD_OK) {
+        pd_err_context(err, "device \"%s\"", c->device.name);
+        cuda_close(&c->device);
+        free(c);
+        return status;
+    }
+    *out = &c->device;
+    return PD_OK;
+}
+
+pd_status pd_cuda_open_offline(pd_device **out, const char *json, pd_err *err)
+{
+    pd_cuda *c = new_device(0);
+    if (!c) return PD_FAIL(err, PD_ENOMEM, "out of memory for a device");
+    c->offline = true;
+    snprintf(c->device.name, sizeof c->device.name, "cuda (offline)");
+    const pd_status status = pd_gconv_open(&c->conv, c, json, err);
+    if (status != PD_OK) {
+        free(c);
+        return status;
+    }
+    *out = &c->device;
+    return PD_OK;
+}

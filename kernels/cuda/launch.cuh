@@ -1,0 +1,227 @@
+/* launch.cuh: what every .cu here begins with: element types, vectors of elements, launches, sums over a block.
+ *
+ * Kernels are plain grid-stride loops where they can be. A kernel with barriers is launched by launch_sync: the
+ * emulation (tests/emulate) runs its threads as fibers, all others one after the other. Sums over threads are done by
+ * the helpers below only, because the emulation has twins of those and of nothing else. */
+#ifndef PD_CUDA_LAUNCH_CUH
+#define PD_CUDA_LAUNCH_CUH
+
+#include "engine/half.h"
+#include "engine/tape.h"
+
+#ifdef __CUDACC__
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#else
+#include "tests/emulate/kernel.h"
+#endif
+
+#include <type_traits>
+
+namespace pd
+{
+
+/* ---- elements ---- */
+
+struct bf16 {
+    unsigned short bits;
+};
+struct f16 {
+    unsigned short bits;
+};
+
+__device__ __forceinline__ float to_float(float x)
+{
+    return x;
+}
+__device__ __forceinline__ float to_float(bf16 x)
+{
+    return pd_bits_float((uint32_t)x.bits << 16);
+}
+__device__ __forceinline__ float to_float(f16 x)
+{
+#ifdef __CUDACC__
+    return __half2float(__ushort_as_half(x.bits));
+#else
+    return pd_float_from_f16(x.bits);
+#endif
+}
+
+template <class T> __device__ __forceinline__ T from_float(float x);
+template <> __device__ __forceinline__ float from_float<float>(float x)
+{
+    return x;
+}
+template <> __device__ __forceinline__ bf16 from_float<bf16>(float x)
+{
+#ifdef __CUDACC__
+    return bf16{__bfloat16_as_ushort(__float2bfloat16_rn(x))};
+#else
+    return bf16{pd_bf16_from_float(x)};
+#endif
+}
+template <> __device__ __forceinline__ f16 from_float<f16>(float x)
+{
+#ifdef __CUDACC__
+    return f16{__half_as_ushort(__float2half_rn(x))};
+#else
+    return f16{pd_f16_from_float(x)};
+#endif
+}
+
+/* V neighbouring elements, read and written at once; their address is a multiple of their size. */
+template <class T, int V> struct alignas(sizeof(T) * V) pack {
+    T e[V];
+};
+
+template <int V, class T> __device__ __forceinline__ void load(const T *from, float (&to)[V])
+{
+    const pack<T, V> p = *reinterpret_cast<const pack<T, V> *>(from);
+#pragma unroll
+    for (int i = 0; i < V; i++) to[i] = to_float(p.e[i]);
+}
+
+template <int V, class T> __device__ __forceinline__ void store(T *to, const float (&from)[V])
+{
+    pack<T, V> p;
+#pragma unroll
+    for (int i = 0; i < V; i++) p.e[i] = from_float<T>(from[i]);
+    *reinterpret_cast<pack<T, V> *>(to) = p;
+}
+
+/* ---- choosing an instance: by_store(store, [&](auto t) { using T = decltype(t); ... }) ---- */
+
+template <class F> inline int by_store(pd_store s, F f)
+{
+    if (s == PD_STORE_BF16) return f(bf16{});
+    if (s == PD_STORE_F16) return f(f16{});
+    return f(float{});
+}
+
+/* Vectors of 8 where every row begins at a multiple of 8, else single elements. */
+template <class F> inline int by_width(bool eights, F f)
+{
+    if (eights) return f(std::integral_constant<int, 8>{});
+    return f(std::integral_constant<int, 1>{});
+}
+
+/* ---- launches ---- */
+
+#define PD_THREADS 256
+
+#ifdef __CUDACC__
+template <class... P, class... A>
+inline int launch(void (*kernel)(P...), dim3 grid, dim3 block, cudaStream_t s, A... args)
+{
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0) return 0;
+    kernel<<<grid, block, 0, s>>>(static_cast<P>(args)...);
+    return (int)cudaGetLastError();
+}
+template <class... P, class... A>
+inline int launch_sync(void (*kernel)(P...), dim3 grid, dim3 block, cudaStream_t s, A... args)
+{
+    return launch(kernel, grid, block, s, args...);
+}
+#else
+template <class... P, class... A>
+inline int launch(void (*kernel)(P...), dim3 grid, dim3 block, cudaStream_t s, A... args)
+{
+    return emulate::launch([=] { kernel(static_cast<P>(args)...); }, grid, block, s, false);
+}
+template <class... P, class... A>
+inline int launch_sync(void (*kernel)(P...), dim3 grid, dim3 block, cudaStream_t s, A... args)
+{
+    return emulate::launch([=] { kernel(static_cast<P>(args)...); }, grid, block, s, true);
+}
+#endif
+
+/* Blocks of PD_THREADS for n items, a grid-stride loop doing the rest of large n. */
+inline dim3 blocks_for(size_t n)
+{
+    const size_t want = (n + PD_THREADS - 1) / PD_THREADS, most = 1u << 16;
+    return dim3((unsigned)(want < most ? want : most));
+}
+
+/* First item and step of a grid-stride loop. */
+__device__ __forceinline__ size_t first_item()
+{
+    return (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+}
+__device__ __forceinline__ size_t item_step()
+{
+    return (size_t)gridDim.x * blockDim.x;
+}
+
+/* ---- sums over threads; every thread of the block must call them ---- */
+
+#ifdef __CUDACC__
+/* The same in every thread of the warp. */
+__device__ __forceinline__ float warp_sum(float x)
+{
+#pragma unroll
+    for (int i = 16; i; i >>= 1) x += __shfl_xor_sync(~0u, x, i);
+    return x;
+}
+__device__ __forceinline__ float warp_max(float x)
+{
+#pragma unroll
+    for (int i = 16; i; i >>= 1) x = fmaxf(x, __shfl_xor_sync(~0u, x, i));
+    return x;
+}
+#else
+using emulate::warp_max;
+using emulate::warp_sum;
+#endif
+
+/* Sum over a block of at most 1024 threads, in a fixed order; the same in every thread. shared: 32 floats. */
+__device__ __forceinline__ float block_sum(float x, float *shared)
+{
+    const int warps = ((int)blockDim.x + 31) / 32;
+    x = warp_sum(x);
+    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
+    __syncthreads();
+    x = 0;
+    for (int i = 0; i < warps; i++) x += shared[i];
+    __syncthreads();
+    return x;
+}
+
+__device__ __forceinline__ float block_max(float x, float *shared)
+{
+    const int warps = ((int)blockDim.x + 31) / 32;
+    x = warp_max(x);
+    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = x;
+    __syncthreads();
+    x = shared[0];
+    for (int i = 1; i < warps; i++) x = fmaxf(x, shared[i]);
+    __syncthreads();
+    return x;
+}
+
+/* ---- sums down columns: a block has 64 channels and PD_THREADS * V / 64 rows of threads, V channels a thread ---- */
+
+#define PD_SLAB 64
+
+template <int V> struct slab {
+    static constexpr int lanes = PD_SLAB / V, rows = PD_THREADS / lanes;
+};
+
+/* The column sums of acc over the block's rows of threads, in order; thread i < 64 gets channel i's. shared: rows * 64.
+ */
+template <int V> __device__ __forceinline__ float column_sum(const float (&acc)[V], float *shared)
+{
+    const int lane = (int)threadIdx.x % slab<V>::lanes, row = (int)threadIdx.x / slab<V>::lanes;
+#pragma unroll
+    for (int i = 0; i < V; i++) shared[row * PD_SLAB + lane * V + i] = acc[i];
+    __syncthreads();
+    float sum = 0;
+    if (threadIdx.x < PD_SLAB)
+        for (int r = 0; r < slab<V>::rows; r++) sum += shared[r * PD_SLAB + threadIdx.x];
+    __syncthreads();
+    return sum;
+}
+
+} // namespace pd
+
+#endif

@@ -1,0 +1,24 @@
+/* ops.h: every operation that has a CUDA implementation. To add one: its pd_kernel here and a row in plugin.c. */
+#ifndef PD_CUDA_OPS_H
+#define PD_CUDA_OPS_H
+
+#include "engine/tape.h"
+#include "kernels/sgd.h"
+
+extern const pd_kernel pd_cuda_bn_sum;
+extern const pd_kernel pd_cuda_conv;
+extern const pd_kernel pd_cuda_conv_bank;
+extern const pd_kernel pd_cuda_channel_means;
+extern const pd_kernel pd_cuda_excite;
+extern const pd_kernel pd_cuda_fold_bn;
+extern const pd_kernel pd_cuda_linear;
+extern const pd_kernel pd_cuda_max_pool;
+extern const pd_kernel pd_cuda_mix_conv;
+extern const pd_kernel pd_cuda_row_softmax;
+extern const pd_kernel pd_cuda_softmax_ce;
+extern const pd_kernel pd_cuda_subsample;
+extern const pd_kernel pd_cuda_upsample_add;
+
+extern const pd_update_kernels pd_cuda_update;
+
+#endif

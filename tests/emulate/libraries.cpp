@@ -1,0 +1,190 @@
+/* What cuDNN and cuBLASLt do for kernels/cuda, as plain loops: products of the elements as stored, summed in double. */
+#include "engine/half.h"
+#include "tests/emulate/kernel.h"
+
+#include <stdlib.h>
+#include <vector>
+
+extern "C" {
+#include "kernels/cuda/gconv.h"
+#include "kernels/cuda/gemm.h"
+}
+
+namespace
+{
+
+float get(const void *at, pd_store store, size_t i)
+{
+    if (store == PD_STORE_BF16) return pd_float_from_bf16(((const uint16_t *)at)[i]);
+    if (store == PD_STORE_F16) return pd_float_from_f16(((const uint16_t *)at)[i]);
+    return ((const float *)at)[i];
+}
+
+void put(void *at, pd_store store, size_t i, float x)
+{
+    if (store == PD_STORE_BF16)
+        ((uint16_t *)at)[i] = pd_bf16_from_float(x);
+    else if (store == PD_STORE_F16)
+        ((uint16_t *)at)[i] = pd_f16_from_float(x);
+    else
+        ((float *)at)[i] = x;
+}
+
+std::vector<float> all(const void *at, pd_store store, size_t count)
+{
+    std::vector<float> v(count);
+    for (size_t i = 0; i < count; i++) v[i] = get(at, store, i);
+    return v;
+}
+
+/* Calls f(x index, w index, y index) for every product; channels in runs: f gets the first of cg. */
+template <class F> void walk(const pd_conv_shape &s, F f)
+{
+    const int cg = s.c / s.groups, kg = s.k / s.groups;
+    for (int n = 0; n < s.n; n++)
+        for (int oy = 0; oy < s.oh; oy++)
+            for (int ox = 0; ox < s.ow; ox++)
+                for (int r = 0; r < s.kh; r++)
+                    for (int q = 0; q < s.kw; q++) {
+                        const int iy = oy * s.stride - s.pad_h + r, ix = ox * s.stride - s.pad_w + q;
+                        if (iy < 0 || iy >= s.h || ix < 0 || ix >= s.w) continue;
+                        for (int k = 0; k < s.k; k++)
+                            f((((size_t)n * s.h + iy) * s.w + ix) * s.c + (size_t)(k / kg * cg),
+                              (((size_t)k * s.kh + r) * s.kw + q) * cg, (((size_t)n * s.oh + oy) * s.ow + ox) * s.k + k,
+                              cg);
+                    }
+}
+
+void convolve(const pd_gconv_desc &d, void *x, void *w, void *y, const void *residual, const void *bias)
+{
+    const pd_conv_shape &s = d.shape;
+    const size_t nx = (size_t)s.n * s.h * s.w * s.c, nw = (size_t)s.k * s.kh * s.kw * (s.c / s.groups);
+    const size_t ny = (size_t)s.n * s.oh * s.ow * s.k;
+    std::vector<float> fx, fw, fy;
+    if (d.kind != PD_GCONV_DATA) fx = all(x, d.store, nx);
+    if (d.kind != PD_GCONV_WEIGHTS) fw = all(w, d.store, nw);
+    if (d.kind != PD_GCONV_FWD) fy = all(y, d.store, ny);
+    std::vector<double> sum(d.kind == PD_GCONV_FWD ? ny : d.kind == PD_GCONV_DATA ? nx : nw, 0.0);
+    if (d.kind == PD_GCONV_FWD)
+        walk(s, [&](size_t ix, size_t iw, size_t iy, int n) {
+            for (int c = 0; c < n; c++) sum[iy] += (double)fx[ix + c] * (double)fw[iw + c];
+        });
+    else if (d.kind == PD_GCONV_DATA)
+        walk(s, [&](size_t ix, size_t iw, size_t iy, int n) {
+            for (int c = 0; c < n; c++) sum[ix + c] += (double)fy[iy] * (double)fw[iw + c];
+        });
+    else
+        walk(s, [&](size_t ix, size_t iw, size_t iy, int n) {
+            for (int c = 0; c < n; c++) sum[iw + c] += (double)fy[iy] * (double)fx[ix + c];
+        });
+    void *to = d.kind == PD_GCONV_FWD ? y : d.kind == PD_GCONV_DATA ? x : w;
+    for (size_t i = 0; i < sum.size(); i++) {
+        float v = (float)sum[i];
+        if (d.residual) v += get(residual, d.store, i);
+        if (d.bias) v += get(bias, d.store, i % (size_t)s.k);
+        put(to, d.store, i, d.relu && !(v > 0) ? 0 : v);
+    }
+}
+
+} // namespace
+
+struct pd_gconv {
+    pd_gconv_desc desc;
+};
+struct pd_gconv_library {
+    std::vector<pd_gconv *> plans;
+};
+
+extern "C" {
+
+pd_status pd_gconv_open(pd_gconv_library **out, pd_cuda *device, const char *json, pd_err *err)
+{
+    (void)device;
+    if (json) return PD_FAIL(err, PD_EDEVICE, "the emulation has no offline plans");
+    *out = new pd_gconv_library;
+    return PD_OK;
+}
+
+void pd_gconv_close(pd_gconv_library *l)
+{
+    if (!l) return;
+    for (pd_gconv *p : l->plans) delete p;
+    delete l;
+}
+
+const char *pd_gconv_version(const pd_gconv_library *l)
+{
+    (void)l;
+    return "emulation";
+}
+
+pd_status pd_gconv_plan(const pd_gconv **out, pd_cuda *device, const pd_gconv_desc *d, pd_err *err)
+{
+    const int unit = d->store == PD_STORE_32 ? 4 : 8; /* as strict as the header says */
+    if (d->shape.c / d->shape.groups % unit || d->shape.k / d->shape.groups % unit)
+        return PD_FAIL(err, PD_EDEVICE, "%d and %d channels are not multiples of %d", d->shape.c, d->shape.k, unit);
+    *out = new pd_gconv{*d};
+    device->conv->plans.push_back((pd_gconv *)*out);
+    return PD_OK;
+}
+
+size_t pd_gconv_workspace(const pd_gconv *p)
+{
+    return p ? 512 : 0; /* so that its place is planned and, below, written */
+}
+
+double pd_gconv_ms(const pd_gconv *p)
+{
+    (void)p;
+    return 0;
+}
+
+pd_status pd_gconv_run(pd_cuda *device, const pd_gconv *p, void *x, void *w, void *y, const void *residual,
+                       const void *bias, void *workspace, pd_err *err)
+{
+    (void)err;
+    const pd_gconv_desc d = p->desc;
+    emulate::enqueue(device->stream, [=] {
+        memset(workspace, 0xff, 512);
+        convolve(d, x, w, y, residual, bias);
+    });
+    return PD_OK;
+}
+
+struct pd_gemm_library {
+    int unused;
+};
+
+pd_status pd_gemm_open(pd_gemm_library **out, pd_cuda *device, pd_err *err)
+{
+    (void)device;
+    (void)err;
+    *out = new pd_gemm_library{0};
+    return PD_OK;
+}
+
+void pd_gemm_close(pd_gemm_library *l)
+{
+    delete l;
+}
+
+pd_status pd_gemm_run(pd_cuda *device, const pd_gemm *g0, const void *a, const void *b, float beta, void *c,
+                      pd_err *err)
+{
+    (void)err;
+    const pd_gemm g = *g0;
+    emulate::enqueue(device->stream, [=] {
+        for (int i = 0; i < g.m; i++)
+            for (int j = 0; j < g.n; j++) {
+                double sum = 0;
+                for (int k = 0; k < g.k; k++)
+                    sum += (double)get(a, g.in, g.ta ? (size_t)k * g.lda + i : (size_t)i * g.lda + k) *
+                           (double)get(b, g.in, g.tb ? (size_t)j * g.ldb + k : (size_t)k * g.ldb + j);
+                const size_t at = (size_t)i * g.ldc + j;
+                put(c, g.out, at, (float)sum + (beta != 0 ? beta * get(c, g.out, at) : 0));
+            }
+    });
+    return PD_OK;
+}
+
+} // extern "C"

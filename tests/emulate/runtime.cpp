@@ -1,0 +1,418 @@
+/* The emulated CUDA run time: memory, streams, graphs, blocks of threads. */
+#include "tests/emulate/kernel.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <vector>
+
+uint3 threadIdx, blockIdx;
+dim3 blockDim, gridDim;
+
+struct emulate_graph {
+    std::vector<std::function<void()>> work;
+};
+struct emulate_stream {
+    emulate_graph *capture;
+};
+struct emulate_event {
+    int unused;
+};
+
+namespace
+{
+
+/* ---- device memory: one reserved range of addresses, closed while no work runs ---- */
+
+const size_t RESERVED = (size_t)4 << 30, LINE = 256;
+
+struct block_of_memory {
+    size_t at, bytes;
+    bool used;
+};
+
+struct memory {
+    char *base = nullptr;
+    size_t top = 0; /* used up to here */
+    std::vector<block_of_memory> blocks;
+    int open = 0;
+};
+memory device;
+
+void protect(int how)
+{
+    if (device.top && mprotect(device.base, (device.top + 4095) / 4096 * 4096, how) != 0) abort();
+}
+
+struct opened {
+    opened()
+    {
+        if (device.open++ == 0) protect(PROT_READ | PROT_WRITE);
+    }
+    ~opened()
+    {
+        if (--device.open == 0) protect(PROT_NONE);
+    }
+};
+
+void poison(void *at, size_t bytes)
+{
+    const opened now;
+    memset(at, 0xff, bytes);
+}
+
+/* ---- threads as fibers ---- */
+
+const size_t STACK = 64 << 10;
+const unsigned MOST_THREADS = 1024;
+
+struct fiber {
+    ucontext_t context;
+    char *stack = nullptr;
+    bool finished = true;
+};
+
+struct team {
+    std::vector<fiber> fibers;
+    ucontext_t scheduler;
+    const std::function<void()> *body = nullptr;
+    unsigned current = 0;
+    bool running = false;
+    float exchange[MOST_THREADS];
+};
+team crew;
+
+void fiber_main()
+{
+    for (;;) { /* one turn for each block */
+        (*crew.body)();
+        fiber &self = crew.fibers[crew.current];
+        self.finished = true;
+        swapcontext(&self.context, &crew.scheduler);
+    }
+}
+
+void set_thread(unsigned t)
+{
+    threadIdx.x = t % blockDim.x;
+    threadIdx.y = t / blockDim.x % blockDim.y;
+    threadIdx.z = t / blockDim.x / blockDim.y;
+}
+
+void run_with_barriers(const std::function<void()> &body, unsigned threads)
+{
+    while (crew.fibers.size() < threads) {
+        crew.fibers.emplace_back();
+        fiber &f = crew.fibers.back();
+        f.stack = (char *)malloc(STACK);
+    }
+    crew.body = &body;
+    crew.running = true;
+    for (unsigned t = 0; t < threads; t++) {
+        fiber &f = crew.fibers[t];
+        f.finished = false;
+        getcontext(&f.context);
+        f.context.uc_stack.ss_sp = f.stack;
+        f.context.uc_stack.ss_size = STACK;
+        f.context.uc_link = nullptr;
+        makecontext(&f.context, fiber_main, 0);
+    }
+    for (bool going = true; going;) {
+        unsigned finished = 0;
+        for (unsigned t = 0; t < threads; t++) {
+            crew.current = t;
+            set_thread(t);
+            swapcontext(&crew.scheduler, &crew.fibers[t].context);
+            finished += crew.fibers[t].finished;
+        }
+        if (finished && finished != threads) {
+            fprintf(stderr, "emulation: %u of %u threads left a kernel while others wait at a barrier\n", finished,
+                    threads);
+            abort();
+        }
+        going = !finished;
+    }
+    crew.running = false;
+}
+
+void run_grid(const std::function<void()> &body, dim3 grid, dim3 block, bool barriers)
+{
+    const unsigned threads = block.x * block.y * block.z;
+    if (threads > MOST_THREADS) abort();
+    gridDim = grid;
+    blockDim = block;
+    for (blockIdx.z = 0; blockIdx.z < grid.z; blockIdx.z++)
+        for (blockIdx.y = 0; blockIdx.y < grid.y; blockIdx.y++)
+            for (blockIdx.x = 0; blockIdx.x < grid.x; blockIdx.x++) {
+                if (barriers) {
+                    run_with_barriers(body, threads);
+                    continue;
+                }
+                for (unsigned t = 0; t < threads; t++) {
+                    set_thread(t);
+                    body();
+                }
+            }
+}
+
+template <class F> float over_warp(float x, F combine)
+{
+    const unsigned self = crew.current, lane = self % 32, first = self - lane;
+    crew.exchange[self] = x;
+    __syncthreads();
+    float v[32], next[32];
+    for (unsigned i = 0; i < 32; i++) v[i] = crew.exchange[first + i];
+    for (unsigned step = 16; step; step >>= 1) {
+        for (unsigned i = 0; i < 32; i++) next[i] = combine(v[i], v[i ^ step]);
+        memcpy(v, next, sizeof v);
+    }
+    __syncthreads();
+    return v[lane];
+}
+
+} // namespace
+
+void __syncthreads()
+{
+    if (!crew.running) {
+        fprintf(stderr, "emulation: a barrier in a kernel that was not launched by launch_sync\n");
+        abort();
+    }
+    const unsigned self = crew.current;
+    swapcontext(&crew.fibers[self].context, &crew.scheduler);
+}
+
+namespace emulate
+{
+
+float warp_sum(float x)
+{
+    return over_warp(x, [](float a, float b) { return a + b; });
+}
+
+float warp_max(float x)
+{
+    return over_warp(x, [](float a, float b) { return fmaxf(a, b); });
+}
+
+void enqueue(cudaStream_t stream, std::function<void()> work)
+{
+    if (stream->capture) {
+        stream->capture->work.push_back(std::move(work));
+        return;
+    }
+    const opened now;
+    work();
+}
+
+int launch(std::function<void()> body, dim3 grid, dim3 block, cudaStream_t stream, bool barriers)
+{
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
+    if (grid.y > 65535 || grid.z > 65535) return cudaErrorInvalidValue;
+    enqueue(stream, [=] { run_grid(body, grid, block, barriers); });
+    return cudaSuccess;
+}
+
+} // namespace emulate
+
+/* ---- the run time's functions ---- */
+
+cudaError_t cudaGetLastError(void)
+{
+    return cudaSuccess;
+}
+
+const char *cudaGetErrorString(cudaError_t code)
+{
+    return code == cudaSuccess ? "no error" : code == cudaErrorMemoryAllocation ? "out of memory" : "invalid argument";
+}
+
+cudaError_t cudaGetDeviceCount(int *count)
+{
+    *count = 1;
+    return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int index)
+{
+    return index == 0 ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int index)
+{
+    (void)index;
+    snprintf(properties->name, sizeof properties->name, "emulation on the CPU");
+    properties->major = 9;
+    properties->minor = 0;
+    return cudaSuccess;
+}
+
+cudaError_t cudaMalloc(void **out, size_t bytes)
+{
+    bytes = (bytes + LINE - 1) / LINE * LINE + LINE; /* a gap behind every block */
+    if (!device.base)
+        device.base = (char *)mmap(nullptr, RESERVED, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (device.base == (char *)MAP_FAILED) return cudaErrorMemoryAllocation;
+    for (block_of_memory &b : device.blocks)
+        if (!b.used && b.bytes == bytes) {
+            b.used = true;
+            *out = device.base + b.at;
+            poison(*out, bytes);
+            return cudaSuccess;
+        }
+    if (device.top + bytes > RESERVED) return cudaErrorMemoryAllocation;
+    device.blocks.push_back({device.top, bytes, true});
+    *out = device.base + device.top;
+    device.top += bytes;
+    if (device.open) protect(PROT_READ | PROT_WRITE);
+    poison(*out, bytes);
+    return cudaSuccess;
+}
+
+cudaError_t cudaFree(void *memory)
+{
+    for (block_of_memory &b : device.blocks)
+        if (device.base + b.at == (char *)memory && b.used) {
+            poison(memory, b.bytes);
+            b.used = false;
+            return cudaSuccess;
+        }
+    return memory ? cudaErrorInvalidValue : cudaSuccess;
+}
+
+cudaError_t cudaMallocHost(void **out, size_t bytes)
+{
+    *out = malloc(bytes);
+    return *out ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+
+cudaError_t cudaFreeHost(void *memory)
+{
+    free(memory);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t *left, size_t *all)
+{
+    *left = RESERVED - device.top;
+    *all = RESERVED;
+    return cudaSuccess;
+}
+
+static bool on_device(const void *at)
+{
+    return (const char *)at >= device.base && (const char *)at < device.base + device.top;
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t stream)
+{
+    const bool to_device = kind != cudaMemcpyDeviceToHost, from_device = kind != cudaMemcpyHostToDevice;
+    if (on_device(to) != to_device || on_device(from) != from_device) return cudaErrorInvalidValue;
+    if (stream->capture && kind != cudaMemcpyDeviceToDevice)
+        return cudaErrorInvalidValue; /* would replay stale host memory */
+    emulate::enqueue(stream, [=] { memmove(to, from, bytes); });
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void *at, int byte, size_t bytes, cudaStream_t stream)
+{
+    if (!on_device(at)) return cudaErrorInvalidValue;
+    emulate::enqueue(stream, [=] { memset(at, byte, bytes); });
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
+{
+    (void)flags;
+    *stream = new emulate_stream{nullptr};
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream)
+{
+    delete stream;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream)
+{
+    return stream->capture ? cudaErrorInvalidValue : cudaSuccess; /* as a real capture refuses it */
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
+{
+    (void)stream;
+    (void)event;
+    (void)flags;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
+{
+    (void)flags;
+    *event = new emulate_event{0};
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    delete event;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+    (void)event;
+    (void)stream;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event)
+{
+    (void)event;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode)
+{
+    (void)mode;
+    if (stream->capture) return cudaErrorInvalidValue;
+    stream->capture = new emulate_graph;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
+{
+    *graph = stream->capture;
+    stream->capture = nullptr;
+    return *graph ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *ready, cudaGraph_t graph, unsigned long long flags)
+{
+    (void)flags;
+    *ready = new emulate_graph(*graph);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    delete graph;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph)
+{
+    delete graph;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream)
+{
+    (void)stream;
+    const opened now;
+    for (const std::function<void()> &work : graph->work) work();
+    return cudaSuccess;
+}

@@ -1,0 +1,452 @@
+/* The CUDA device against the CPU: operations on odd shapes, forward and backward, in every precision; whole networks
+ * in training and inference; recorded graphs against plain loops, bit for bit.
+ *
+ * Built twice: as test_cuda, for a machine with a GPU (skipped elsewhere), and as test_cuda_emulated, where the same
+ * host code and kernels run on the CPU (tests/emulate) and device memory is closed to the host. With an argument only
+ * the cases whose names contain it run. ctest: slow */
+#include "backbones/classifier.h"
+#include "backbones/layer.h"
+#include "engine/plugin.h"
+#include "engine/rng.h"
+#include "kernels/conv.h"
+#include "kernels/gate.h"
+#include "kernels/pool.h"
+#include "kernels/sgd.h"
+#include "kernels/softmax_ce.h"
+#include "kernels/subsample.h"
+#include "kernels/upsample_add.h"
+#include "tests/pd_test.h"
+
+static const char *only = "";
+
+static bool chosen(const char *name)
+{
+    return strstr(name, only) != NULL;
+}
+
+#ifdef PD_EMULATED
+const pd_plugin *pd_plugin_cuda(void);
+static pd_status open_gpu(pd_device **out, pd_err *err)
+{
+    return pd_device_open_plugin(out, pd_plugin_cuda(), 0, 1, err);
+}
+#else
+static pd_status open_gpu(pd_device **out, pd_err *err)
+{
+    return pd_device_open(out, "cuda", 1, err);
+}
+#endif
+
+/* What is allowed between the CPU's float32 and a precision: of the norm of the difference to the norm. */
+static const struct {
+    const char *name;
+    double forward, gradient;
+} precisions[] = {{"fp32", 2e-5, 2e-4}, {"tf32", 5e-3, 3e-2}, {"fp16", 5e-3, 3e-2}, {"bf16", 3e-2, 1.5e-1}};
+
+/* |a - b| / (|a| + floor) */
+static double distance_above(const float *a, const float *b, size_t n, double floor)
+{
+    double d = 0, size = 0;
+    for (size_t i = 0; i < n; i++) {
+        d += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
+        size += (double)a[i] * (double)a[i];
+    }
+    return isnan(d) ? INFINITY : sqrt(d) / (sqrt(size) + floor);
+}
+
+static double distance(const float *a, const float *b, size_t n)
+{
+    return distance_above(a, b, n, 1e-12);
+}
+
+static double norm(const float *a, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) sum += (double)a[i] * (double)a[i];
+    return sqrt(sum);
+}
+
+/* ---- operations: small networks that end in a loss
+ * ------------------------------------------------------------------- */
+
+/* A feature map: a parameter behind a 1x1 convolution, so that it is stored as maps are and has a gradient. */
+static pd_value *map(pd_tape *t, const char *name, int n, int h, int w, int c)
+{
+    const pd_param x = {.rank = 4, .dim = {n, h, w, c}, .kind = PD_WEIGHT, .init = {PD_INIT_NORMAL, 1}};
+    const pd_param k = {.rank = 4,
+                        .dim = {c, c, 1, 1},
+                        .kind = PD_WEIGHT,
+                        .layout = PD_LAYOUT_CONV,
+                        .init = {PD_INIT_NORMAL, 1 / sqrt(c)}};
+    const pd_conv_args args = {.stride = 1, .groups = 1};
+    return pd_conv(t, name, pd_tape_param(t, name, &x), pd_tape_param(t, pd_tape_name(t, "%s.mix", name), &k), NULL,
+                   NULL, args);
+}
+
+static pd_value *kernel(pd_tape *t, const char *name, int k, int c, int r, int s)
+{
+    const pd_param spec = {.rank = 4,
+                           .dim = {k, c, r, s},
+                           .kind = PD_WEIGHT,
+                           .layout = PD_LAYOUT_CONV,
+                           .init = {PD_INIT_NORMAL, sqrt(1.0 / (c * r * s))}};
+    return pd_tape_param(t, name, &spec);
+}
+
+static pd_value *vector(pd_tape *t, const char *name, int n)
+{
+    const pd_param spec = {.rank = 1, .dim = {n}, .kind = PD_WEIGHT, .init = {PD_INIT_NORMAL, 0.5}};
+    return pd_tape_param(t, name, &spec);
+}
+
+static pd_value *conv_case(pd_tape *t, int n, int h, int w, int c, int k, int size, int stride, int groups, bool bias,
+                           bool residual, bool relu)
+{
+    const pd_conv_args args = {.stride = stride, .pad_h = size / 2, .pad_w = size / 2, .groups = groups, .relu = relu};
+    pd_value *x = map(t, "x", n, h, w, c);
+    pd_value *r =
+        residual ? map(t, "r", n, pd_conv_out(h, size, stride, size / 2), pd_conv_out(w, size, stride, size / 2), k)
+                 : NULL;
+    return pd_conv(t, "conv", x, kernel(t, "w", k, c / groups, size, size), bias ? vector(t, "b", k) : NULL, r, args);
+}
+
+static pd_value *layer_case(pd_tape *t, pd_form form, pd_mixture mixture, unsigned branches, int n, int h, int c, int k,
+                            int stride, bool residual)
+{
+    const pd_layer l = {.out = k, .kernel = 3, .stride = stride, .groups = 1, .mixture = mixture, .branches = branches};
+    pd_value *r = residual ? map(t, "r", n, (h - 1) / stride + 1, (h - 1) / stride + 1, k) : NULL;
+    return pd_record_layer(t, form, "layer", "bn", map(t, "x", n, h, h, c), &l, r, true);
+}
+
+enum { CASES = 31 };
+static const char *const case_names[CASES] = {
+    "conv 3x3",
+    "conv 3x3 bias relu",
+    "conv 3x3 residual relu",
+    "conv bias residual relu",
+    "conv 1x1 stride 2",
+    "conv 27 outputs",
+    "conv 5 inputs",
+    "conv 5x5",
+    "grouped 1",
+    "grouped 2 to 4 stride 2",
+    "grouped 4",
+    "grouped 3 channels",
+    "depthwise stride 2",
+    "one pixel",
+    "plain layer",
+    "plain layer 12 channels",
+    "PD-A",
+    "PD-A stride 2",
+    "PD-A s1,group",
+    "PD-B",
+    "PD-B stride 2",
+    "PD-A fixed",
+    "PD-B fixed",
+    "PD-A folded training",
+    "PD-B folded training",
+    "max pool",
+    "subsample",
+    "upsample",
+    "squeeze",
+    "excite map",
+    "two readers",
+};
+
+static pd_value *record_case(pd_tape *t, int i)
+{
+    switch (i) {
+    case 0: return conv_case(t, 2, 7, 9, 16, 24, 3, 1, 1, false, false, false);
+    case 1: return conv_case(t, 2, 8, 8, 16, 8, 3, 1, 1, true, false, true);
+    case 2: return conv_case(t, 2, 6, 5, 8, 16, 3, 1, 1, false, true, true);
+    case 3: return conv_case(t, 3, 6, 5, 8, 16, 3, 2, 1, true, true, true);
+    case 4: return conv_case(t, 2, 7, 7, 16, 32, 1, 2, 1, false, false, false);
+    case 5: return conv_case(t, 2, 5, 7, 16, 27, 3, 1, 1, true, false, false);
+    case 6: return conv_case(t, 2, 5, 7, 5, 16, 3, 1, 1, false, false, true);
+    case 7: return conv_case(t, 1, 9, 9, 8, 8, 5, 1, 1, true, false, false);
+    case 8: return conv_case(t, 2, 6, 7, 64, 64, 3, 1, 64, false, false, false);
+    case 9: return conv_case(t, 2, 7, 6, 32, 64, 3, 2, 16, false, false, false);
+    case 10: return conv_case(t, 1, 5, 5, 80, 80, 3, 1, 20, true, true, true);
+    case 11: return conv_case(t, 2, 5, 5, 12, 12, 3, 1, 4, true, false, false);
+    case 12: return conv_case(t, 2, 9, 8, 24, 24, 3, 2, 24, false, false, false);
+    case 13: return conv_case(t, 1, 1, 1, 8, 8, 3, 1, 1, true, false, true);
+    case 14: return layer_case(t, PD_FORM_TRAIN, PD_PLAIN_CONV, 0, 3, 9, 16, 24, 1, true);
+    case 15: return layer_case(t, PD_FORM_TRAIN, PD_PLAIN_CONV, 0, 2, 5, 12, 12, 1, false);
+    case 16: return layer_case(t, PD_FORM_TRAIN, PD_SUM, PD_ALL_BRANCHES, 2, 7, 64, 64, 1, true);
+    case 17: return layer_case(t, PD_FORM_TRAIN, PD_SUM, PD_ALL_BRANCHES, 2, 7, 64, 128, 2, false);
+    case 18: return layer_case(t, PD_FORM_TRAIN, PD_SUM, PD_S1 | PD_GROUP, 2, 6, 24, 48, 1, true);
+    case 19: return layer_case(t, PD_FORM_TRAIN, PD_GATED, PD_ALL_BRANCHES, 3, 6, 32, 32, 1, true);
+    case 20: return layer_case(t, PD_FORM_TRAIN, PD_GATED, PD_ALL_BRANCHES, 2, 7, 64, 128, 2, false);
+    case 21: return layer_case(t, PD_FORM_EVAL, PD_SUM, PD_ALL_BRANCHES, 2, 6, 32, 32, 1, false);
+    case 22: return layer_case(t, PD_FORM_EVAL, PD_GATED, PD_ALL_BRANCHES, 2, 6, 32, 32, 1, true);
+    case 23: return layer_case(t, PD_FORM_FUSED, PD_SUM, PD_ALL_BRANCHES, 2, 6, 32, 16, 1, true);
+    case 24: return layer_case(t, PD_FORM_FUSED, PD_GATED, PD_ALL_BRANCHES, 3, 6, 32, 16, 2, true);
+    case 25: return pd_max_pool(t, map(t, "x", 2, 9, 8, 12), 3, 2, 1);
+    case 26: return pd_subsample(t, map(t, "x", 2, 7, 5, 16), 2);
+    case 27: return pd_upsample_add(t, map(t, "x", 2, 4, 3, 16), map(t, "y", 2, 7, 6, 16));
+    case 28: {
+        pd_value *x = map(t, "x", 2, 5, 6, 32);
+        return pd_excite(t, x, pd_record_linear(t, "fc", pd_channel_means(t, x), 32, false), map(t, "r", 2, 5, 6, 32),
+                         true);
+    }
+    case 29: return pd_excite(t, map(t, "x", 2, 7, 6, 16), map(t, "m", 2, 3, 2, 16), NULL, false);
+    default: {
+        pd_value *x = map(t, "x", 2, 6, 6, 16), *y = pd_max_pool(t, x, 3, 1, 1);
+        const pd_conv_args args = {.stride = 1, .pad_h = 1, .pad_w = 1, .groups = 1};
+        return pd_conv(t, "conv", x, kernel(t, "w", 16, 16, 3, 3), NULL, y, args);
+    }
+    }
+}
+
+typedef struct outcome {
+    float loss;
+    float *y, *grads, *buffers; /* the map under test; all gradients; running statistics */
+    size_t y_count, grad_count, buffer_count;
+    size_t part[64]; /* where each parameter's gradient begins; parts of them */
+    int parts;
+} outcome;
+
+static void outcome_free(outcome *o)
+{
+    free(o->y);
+    free(o->grads);
+    free(o->buffers);
+}
+
+/* Forward and two accumulating backward runs. */
+static pd_status run_case(outcome *o, int i, pd_device *d, pd_err *err)
+{
+    pd_params *params = NULL;
+    pd_tape *t = NULL;
+    pd_plan *plan = NULL;
+    const int labels[3] = {1, 0, 2};
+    pd_status status = PD_OK;
+    *o = (outcome){0};
+    PD_TRY_DONE(pd_params_new(&params, err));
+    PD_TRY_DONE(pd_tape_new(&t, params, true, err));
+    pd_value *y = pd_tape_keep(t, record_case(t, i));
+    pd_value *logits = pd_record_linear(t, "head", pd_global_avg_pool(t, y), 3, false);
+    pd_value *label = pd_tape_input(t, "label", PD_I32, PD_SHAPE(logits->shape.dim[0]));
+    pd_value *loss = pd_softmax_ce(t, logits, label, NULL, 0.1f, NULL);
+    pd_tape_minimise(t, loss, 3);
+    PD_TRY_DONE(pd_tape_status(t, err));
+    PD_TRY_DONE(pd_params_allocate(params, d, true, err));
+    PD_TRY_DONE(pd_params_init(params, 7, err));
+    PD_TRY_DONE(pd_plan_new(&plan, t, d, PD_PLAN_TRAIN, NULL, err));
+    PD_TRY_DONE(pd_plan_give(plan, label, labels, err));
+    for (int run = 0; run < 2; run++) {
+        PD_TRY_DONE(pd_plan_forward(plan, err));
+        PD_TRY_DONE(pd_plan_fetch(plan, NULL, err));
+        if (run == 0) { /* of the first run: batch norms move their statistics */
+            o->y_count = pd_shape_size(y->shape);
+            o->y = malloc(o->y_count * sizeof(float) + 1);
+            memcpy(o->y, y->host, o->y_count * sizeof(float));
+            o->loss = *(const float *)loss->host;
+        }
+        PD_TRY_DONE(pd_plan_backward(plan, run > 0, err));
+    }
+    pd_params_weights(params, &o->grad_count);
+    for (size_t k = 0; k < pd_params_count(params); k++)
+        if (pd_params_at(params, k)->kind == PD_WEIGHT) o->part[o->parts++] = pd_params_at(params, k)->offset;
+    o->part[o->parts] = o->grad_count;
+    const float *buffers = pd_params_buffers(params, &o->buffer_count);
+    o->grads = malloc(o->grad_count * sizeof(float) + 1);
+    o->buffers = malloc(o->buffer_count * sizeof(float) + 1);
+    PD_TRY_DONE(d->download(d, o->grads, pd_params_grads(params), o->grad_count * sizeof(float), err));
+    PD_TRY_DONE(d->download(d, o->buffers, buffers, o->buffer_count * sizeof(float), err));
+done:
+    pd_plan_free(plan);
+    pd_tape_free(t);
+    pd_params_free(params);
+    return status;
+}
+
+static void check_case(int i, pd_device *cpu, pd_device *gpu)
+{
+    pd_err err = PD_ERR_INIT;
+    outcome want;
+    if (!chosen(case_names[i])) return;
+    PD_CHECK_OK(run_case(&want, i, cpu, &err));
+    for (int p = 0; p < 4; p++) {
+        char row[96];
+        outcome got;
+        snprintf(row, sizeof row, "%s, %s", case_names[i], precisions[p].name);
+        PD_ROW(row);
+        PD_CHECK_OK(pd_device_set_precision(gpu, precisions[p].name, &err));
+        const pd_status status = run_case(&got, i, gpu, &err);
+        PD_CHECK_MSG(status == PD_OK, "%s", err.text);
+        if (status == PD_OK) {
+            /* fp16 gradients carry the scale */
+            for (size_t k = 0; p == 2 && k < got.grad_count; k++) got.grads[k] /= 65536.f;
+            /* each parameter by itself; what is small beside the others may be off by a share of those */
+            const double floor = 0.02 * norm(want.grads, want.grad_count), y = distance(want.y, got.y, want.y_count);
+            double g = 0;
+            for (int k = 0; k < want.parts; k++)
+                g = fmax(g, distance_above(want.grads + want.part[k], got.grads + want.part[k],
+                                           want.part[k + 1] - want.part[k], floor));
+            const double b = distance(want.buffers, got.buffers, want.buffer_count);
+            PD_CHECK_MSG(y <= precisions[p].forward, "output differs by %.3g of its size (allowed %.3g)", y,
+                         precisions[p].forward);
+            PD_CHECK_MSG(g <= precisions[p].gradient, "gradients differ by %.3g of their size (allowed %.3g)", g,
+                         precisions[p].gradient);
+            PD_CHECK_MSG(b <= precisions[p].forward, "running statistics differ by %.3g", b);
+            PD_CHECK_MSG(fabs((double)(got.loss - want.loss)) <= precisions[p].forward * (1 + fabs((double)want.loss)),
+                         "loss %g, expected %g", (double)got.loss, (double)want.loss);
+        }
+        outcome_free(&got);
+        PD_ROW("");
+    }
+    outcome_free(&want);
+}
+
+/* ---- networks
+ * -------------------------------------------------------------------------------------------------------------- */
+
+#define STEPS 5
+#define SIDE 32
+
+typedef struct training {
+    double loss[STEPS];
+    float *weights, *logits;
+    size_t count;
+} training;
+
+static void draw(float *x, size_t n, uint32_t stream)
+{
+    pd_rng rng = pd_rng_make(5, stream, 0);
+    for (size_t i = 0; i < n; i++) x[i] = (float)pd_rng_normal(&rng);
+}
+
+static void training_free(training *r)
+{
+    free(r->weights);
+    free(r->logits);
+}
+
+/* A few steps on made-up images, then the logits of other images in the fast form. */
+static pd_status train(training *r, const char *arch, pd_device *d, bool graphs, int images, pd_err *err)
+{
+    pd_classifier *net = NULL;
+    float *velocity = NULL, *pixels = malloc((size_t)images * SIDE * SIDE * 3 * sizeof *pixels);
+    pd_classifier_settings set = {.classes = 10, .train = true, .label_smoothing = 0.1f};
+    pd_status status = PD_OK;
+    *r = (training){.loss = {0}};
+    PD_TRY_DONE(pd_arch_parse(&set.arch, arch, NULL, err));
+    PD_TRY_DONE(pd_classifier_new(&net, d, &set, err));
+    pd_params *params = pd_classifier_params(net);
+    PD_TRY_DONE(pd_params_init(params, 3, err));
+    float *weights = pd_params_weights(params, &r->count);
+    PD_TRY_DONE(d->alloc(d, (void **)&velocity, r->count * sizeof *velocity, err));
+    PD_TRY_DONE(d->fill(d, velocity, 0, r->count * sizeof *velocity, err));
+    const pd_sgd sgd = {.lr = 0.02, .momentum = 0.9, .weight_decay = 1e-4, .scale = 1};
+    for (int step = 0; step < STEPS; step++) {
+        int labels[8], correct;
+        float loss;
+        for (int i = 0; i < images; i++) labels[i] = (i * 3 + step) % 10;
+        draw(pixels, (size_t)images * SIDE * SIDE * 3, (uint32_t)step);
+        PD_TRY_DONE(pd_classifier_loss(net, pixels, labels, images, SIDE, SIDE, &loss, &correct, err));
+        if (!graphs && step == 0) pd_plan_no_graphs(pd_classifier_plan(net));
+        PD_TRY_DONE(pd_classifier_backward(net, false, err));
+        PD_TRY_DONE(pd_sgd_step(d, params, velocity, &sgd, err));
+        r->loss[step] = (double)loss;
+    }
+    r->weights = malloc(r->count * sizeof(float));
+    PD_TRY_DONE(d->download(d, r->weights, weights, r->count * sizeof(float), err));
+    pd_classified y;
+    pd_classifier_changed(net);
+    draw(pixels, (size_t)images * SIDE * SIDE * 3, 99);
+    for (int run = 0; run < 3; run++) /* the third one is recorded */
+        PD_TRY_DONE(pd_classifier_run(net, PD_FORM_FUSED, pixels, images, SIDE, SIDE, &y, err));
+    r->logits = malloc((size_t)images * 10 * sizeof(float));
+    memcpy(r->logits, y.logits, (size_t)images * 10 * sizeof(float));
+done:
+    if (velocity) d->release(d, velocity);
+    pd_classifier_free(net);
+    free(pixels);
+    return status;
+}
+
+static void check_network(const char *arch, int images, pd_device *cpu, pd_device *gpu)
+{
+    pd_err err = PD_ERR_INIT;
+    training want;
+    if (!chosen(arch)) return;
+    PD_CHECK_OK(train(&want, arch, cpu, false, images, &err));
+    for (int p = 0; p < 4; p++) {
+        char row[96];
+        training got;
+        if (p == 1) continue; /* tf32: as fp32 in the emulation */
+        snprintf(row, sizeof row, "%s of %d images, %s", arch, images, precisions[p].name);
+        PD_ROW(row);
+        PD_CHECK_OK(pd_device_set_precision(gpu, precisions[p].name, &err));
+        const pd_status status = train(&got, arch, gpu, true, images, &err);
+        PD_CHECK_MSG(status == PD_OK, "%s", err.text);
+        const double loss_bound = p == 0 ? 2e-3 : p == 2 ? 0.05 : 0.15, bound = p == 0 ? 2e-3 : p == 2 ? 0.05 : 0.2;
+        for (int s = 0; s < STEPS && status == PD_OK; s++)
+            PD_CHECK_MSG(fabs(got.loss[s] - want.loss[s]) <= loss_bound * want.loss[s],
+                         "loss of step %d is %.6f, expected %.6f", s, got.loss[s], want.loss[s]);
+        if (status == PD_OK) {
+            const double w = distance(want.weights, got.weights, want.count);
+            const double y = distance(want.logits, got.logits, (size_t)images * 10);
+            PD_CHECK_MSG(w <= bound, "weights differ by %.3g of their size (allowed %.3g)", w, bound);
+            PD_CHECK_MSG(y <= 10 * bound, "logits differ by %.3g of their size (allowed %.3g)", y, 10 * bound);
+        }
+        training_free(&got);
+        PD_ROW("");
+    }
+    training_free(&want);
+}
+
+/* Replayed graphs, plain loops and a second run leave the same bits. */
+static void check_graphs(const char *arch, pd_device *gpu)
+{
+    pd_err err = PD_ERR_INIT;
+    training run[3];
+    if (!chosen("graph")) return;
+    for (int p = 0; p < 4; p++) {
+        if (p == 1) continue;
+        PD_ROW(precisions[p].name);
+        pd_status status = PD_OK;
+        for (int i = 0; i < 3; i++) {
+            PD_CHECK_OK(pd_device_set_precision(gpu, precisions[p].name, &err));
+            const pd_status one = train(&run[i], arch, gpu, i != 1, 2, &err);
+            PD_CHECK_MSG(one == PD_OK, "%s", err.text);
+            if (one != PD_OK) status = one;
+        }
+        for (int i = 1; i < 3 && status == PD_OK; i++) {
+            PD_CHECK_MSG(!memcmp(run[0].weights, run[i].weights, run[0].count * sizeof(float)),
+                         i == 1 ? "graphs and plain loops train other weights" : "a second run trains other weights");
+            PD_CHECK(!memcmp(run[0].loss, run[i].loss, sizeof run[0].loss));
+            PD_CHECK(!memcmp(run[0].logits, run[i].logits, 2 * 10 * sizeof(float)));
+        }
+        for (int i = 0; i < 3; i++) training_free(&run[i]);
+        PD_ROW("");
+    }
+}
+
+int main(int argc, char **argv)
+{
+    pd_err err = PD_ERR_INIT;
+    pd_device *cpu = NULL, *gpu = NULL;
+    if (argc > 1) only = argv[1];
+    PD_CHECK_OK(pd_device_open(&cpu, "cpu", 1, &err));
+    if (open_gpu(&gpu, &err) != PD_OK) {
+        pd_test_checks = 0;
+        PD_SKIP("%s", err.text);
+        pd_device_close(cpu);
+        return pd_test_end();
+    }
+    printf("%s: %s\n", gpu->name, gpu->title);
+    for (int i = 0; i < CASES; i++) check_case(i, cpu, gpu);
+    check_network("resnet18", 4, cpu, gpu);
+    check_network("pd_a_resnet18", 4, cpu, gpu);
+    check_network("pd_b_resnet18", 5, cpu, gpu);
+    check_network("pd_b_resnet18", 2, cpu, gpu);
+    check_network("se_resnet18", 3, cpu, gpu);
+    check_network("ge_resnet18", 3, cpu, gpu);
+    check_network("pd_a_resnet50", 2, cpu, gpu);
+    check_graphs("pd_b_resnet18", gpu);
+    pd_device_close(gpu);
+    pd_device_close(cpu);
+    return pd_test_end();
+}
