@@ -7,6 +7,7 @@
 
 typedef struct {
     const pd_coco_gt *gt;
+    const pd_coco_dt *dt;
     const pd_coco_params *params;
     double iou;
     size_t width;    /* categories + 1 */
@@ -16,7 +17,7 @@ typedef struct {
 
 static bool is_ignored(const job *work, const pd_match_object *object)
 {
-    return pd_match_always_ignored(&work->gt->objects[object->object], work->params);
+    return pd_match_ignored(&work->gt->objects[object->object], work->params, work->params->areas[0]);
 }
 
 /* The free object of highest overlap, the last of equals; those to be found first. m where there is none. */
@@ -49,6 +50,9 @@ static void count_image(void *arg, const pd_image_cell *cell, int thread)
             taken[g] = 1;
             if (is_ignored(work, &cell->objects[g])) continue;
             row = work->gt->objects[cell->objects[g].object].category;
+        } else {
+            const double area = pd_coco_item_area(work->dt, cell->items[i]);
+            if (area < work->params->areas[0].low || area > work->params->areas[0].high) continue;
         }
         counts[row * work->width + cell->items[i]->category]++;
     }
@@ -60,7 +64,7 @@ static void count_image(void *arg, const pd_image_cell *cell, int thread)
 static pd_status count_all(size_t **out, pd_coco_prepared *p, double iou, double score, pd_err *err)
 {
     const size_t threads = (size_t)pd_pool_threads(p->pool), width = p->gt->n_categories + 1;
-    job work = {.gt = p->gt, .params = &p->params, .iou = iou, .width = width};
+    job work = {.gt = p->gt, .dt = p->dt, .params = &p->params, .iou = iou, .width = width};
     PD_TRY(PD_ALLOC(&work.taken, p->memory, p->place_start[1], err));
     PD_TRY(PD_ALLOC(&work.counts, p->memory, threads, err));
     for (size_t t = 0; t < threads; t++) PD_TRY(PD_ALLOC(&work.counts[t], p->memory, width * width, err));

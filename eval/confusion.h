@@ -1,9 +1,10 @@
 /* confusion.h: which category is taken for which.
  *
  * Detections with score >= `score`, image by image and best first, take the free object of highest overlap >= `iou`
- * whatever its category (COCO's matching without categories; crowds and the like only absorb). A pair counts at
- * [object's category][detection's category], an object that nobody took at [category][background], a detection without
- * object at [background][category]; background is index n, and [n][n] stays 0. */
+ * whatever its category (COCO's matching without categories; crowds and the like only absorb; a detection without
+ * object whose own area is outside of the first area range counts nowhere). A pair counts at [object's category]
+ * [detection's category], an object that nobody took at [category][background], a detection without object at
+ * [background][category]; background is index n, and [n][n] stays 0. */
 #ifndef PD_CONFUSION_H
 #define PD_CONFUSION_H
 

@@ -1,5 +1,6 @@
 /* What is told beyond COCO's AP: LVIS and TIDE against the answers of lvis-api 0.5.3 and tidecv 1.0.1
- * (golden/lvis-eval, golden/tide), curves and confusion against plain counting, resampling against its own definition.
+ * (golden/lvis-eval, golden/tide), confusion against pycocotools' matches (golden/confusion) and, like curves, against
+ * plain counting, resampling against its own definition.
  */
 #include "engine/json.h"
 #include "eval/bootstrap.h"
@@ -186,6 +187,44 @@ static void test_confusion(void)
     close_files(f);
 }
 
+/* golden/confusion: counted from pycocotools 2.0.11's own matches (all categories made one, detections below the score
+ * left out). Each of its cells, and no other, must be there. */
+static void test_confusion_golden(void)
+{
+    pd_err err = PD_ERR_INIT;
+    pd_json_doc *const doc = read_golden("confusion/expected.json");
+    for (const pd_json *c = pd_json_first(pd_json_root(doc)); c; c = pd_json_next(c)) {
+        char folder[128];
+        snprintf(folder, sizeof folder, "coco-eval/%s", pd_json_string(pd_json_member(c, "case")));
+        PD_ROW(folder);
+        const bool masks = *pd_json_string(pd_json_member(c, "iou_type")) == 's';
+        const files f = open_files(folder, masks ? PD_COCO_READ_MASKS : 0);
+        const pd_coco_params params = {.type = masks ? PD_COCO_SEGM : PD_COCO_BBOX};
+        pd_coco_confusion got = {0};
+        pd_pool *pool = NULL;
+        PD_CHECK_OK(pd_pool_new(&pool, 3, &err));
+        PD_CHECK_OK(pd_coco_confuse(&got, f.gt, f.dt, &params, pd_json_number(pd_json_member(c, "iou")),
+                                    pd_json_number(pd_json_member(c, "score")), pool, &err));
+        PD_CHECK_INT(got.n, pd_json_number(pd_json_member(c, "categories")));
+        size_t sum = 0, want_sum = 0;
+        for (size_t i = 0; i < (got.n + 1) * (got.n + 1); i++) sum += got.counts[i];
+        for (const pd_json *cell = pd_json_first(pd_json_member(c, "counts")); cell; cell = pd_json_next(cell)) {
+            const pd_json *const row = pd_json_first(cell), *const column = pd_json_next(row);
+            const size_t want = (size_t)pd_json_number(pd_json_next(column));
+            const size_t at = (size_t)pd_json_number(row) * (got.n + 1) + (size_t)pd_json_number(column);
+            PD_CHECK_MSG(got.counts[at] == want, "[%g][%g] is %zu, expected %zu", pd_json_number(row),
+                         pd_json_number(column), got.counts[at], want);
+            want_sum += want;
+        }
+        PD_CHECK_INT(sum, want_sum);
+        free(got.counts);
+        pd_pool_free(pool);
+        close_files(f);
+    }
+    PD_ROW("");
+    pd_json_close(doc);
+}
+
 static void test_bootstrap(void)
 {
     pd_err err = PD_ERR_INIT;
@@ -283,6 +322,7 @@ int main(void)
     test_tide();
     test_curves();
     test_confusion();
+    test_confusion_golden();
     test_bootstrap();
     return pd_test_end();
 }
