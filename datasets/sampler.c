@@ -59,7 +59,7 @@ pd_status pd_sampler_check(const pd_sampler *s, pd_err *err)
         return PD_FAIL(err, PD_EINVAL, "rank %d of %d", s->rank, s->world);
     if (!s->exact && pd_sampler_count(s) == 0)
         return PD_FAIL(err, PD_EINVAL, "%zu samples are less than one step of %d x %d%s", s->n, s->batch, s->world,
-                       s->drop_last ? " and the last step is dropped" : "");
+                       s->drop_last ? ": take fewer, or keep the last, smaller step (drop_last)" : "");
     return PD_OK;
 }
 

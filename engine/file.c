@@ -279,6 +279,12 @@ bool pd_is_dir(const char *path)
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
+bool pd_is_same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 pd_status pd_path_join(char **out, const char *dir, const char *name, pd_arena *arena, pd_err *err)
 {
     if (!*dir || !strcmp(dir, ".") || *name == '/') return pd_strdup(out, arena, name, err);

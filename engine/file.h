@@ -45,6 +45,8 @@ pd_status pd_file_write(const char *path, const void *data, size_t size, pd_err 
 pd_status pd_make_dirs(const char *path, pd_err *err);
 bool pd_file_exists(const char *path);
 bool pd_is_dir(const char *path);
+/* Whether two names lead to one file that is there. */
+bool pd_is_same_file(const char *a, const char *b);
 
 /* Joins folder and name with one '/' ("" and "." give the name alone; an absolute name stays as it is). */
 pd_status pd_path_join(char **out, const char *dir, const char *name, pd_arena *arena, pd_err *err);

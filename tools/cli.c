@@ -104,7 +104,7 @@ static pd_status push(pd_strings *list, const char *text, pd_err *err)
 
 typedef struct table {
     pd_opt *all; /* the program's, then the common ones */
-    size_t count;
+    size_t count, shown; /* the rest is taken and changes nothing */
     struct option *longs;
     char *letters;
     bool help, version;
@@ -139,6 +139,9 @@ static bool make_table(table *t, pd_cli_args *args, const pd_cli *cli)
     t->count = cli->n_opts;
     for (size_t i = 0; i < sizeof common / sizeof *common; i++)
         if (!needs[i] || (cli->common & needs[i])) t->all[t->count++] = common[i];
+    t->shown = t->count;
+    for (size_t i = 1; i < sizeof common / sizeof *common; i++) /* not --set */
+        if (needs[i] && !(cli->common & needs[i])) t->all[t->count++] = common[i];
     char *letter = t->letters;
     *letter++ = ':'; /* getopt tells a missing value from an unknown option */
     for (size_t i = 0; i < t->count; i++) {
@@ -196,7 +199,7 @@ static void print_help(FILE *out, const pd_cli *cli, const table *t)
 {
     fprintf(out, "Usage: %s [options]%s%s\n%s\n\nOptions:\n", cli->program, *cli->usage ? " " : "", cli->usage,
             cli->about);
-    for (size_t i = 0; i < t->count; i++) print_option(out, &t->all[i]);
+    for (size_t i = 0; i < t->shown; i++) print_option(out, &t->all[i]);
     fprintf(out, "\nExample:\n  %s\n", cli->example);
 }
 
@@ -365,6 +368,8 @@ int pd_cli_parse(pd_cli_args *out, const pd_cli *cli, int argc, char **argv)
         args.n_args = n;
         const size_t over = cli->max_args >= 0 && n > (size_t)cli->max_args ? (size_t)cli->max_args : 0;
         code = check_count(cli, n, n ? args.args[over] : "");
+        if (code < 0 && !(cli->common & PD_CLI_DEVICE) && !strncmp(args.device, "cuda", 4))
+            code = pd_cli_wrong(cli, "--device %s: this program works on the CPU", args.device);
     }
     free_table(&t);
     if (code < 0)

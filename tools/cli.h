@@ -97,7 +97,9 @@ typedef struct pd_opt {
         (letter), (name), (arg), PD_OPT_T_SIZE, (to), 1, 65536, NULL, (help)                                           \
     }
 
-/* Options that programs share; -h/--help and --version are always there. */
+/* Options that programs share; -h/--help and --version are always there. A program without QUIET, DEVICE or THREADS takes
+ * these options all the same (a script may give them to any program); they change nothing there and are not in its help,
+ * and --device cuda is wrong usage. */
 enum {
     PD_CLI_QUIET = 1,   /* --quiet */
     PD_CLI_DEVICE = 2,  /* --device cpu|cuda[:N]|auto */

@@ -1,4 +1,5 @@
 #include "tools/cls_config.h"
+#include "backbones/resnet.h"
 
 #include <string.h>
 
@@ -10,7 +11,15 @@ static const pd_field train_crop_fields[] = {
                .doc = "width / height of the cut"),
     PD_DOUBLE(pd_train_crop_cfg, flip, .def = 0.5, .min = 0, .max = 1, .doc = "probability of a mirror image"),
 };
-static const pd_table train_crop_table = PD_TABLE(pd_train_crop_cfg, train_crop_fields);
+static pd_status check_train_crop(const void *config, pd_err *err)
+{
+    const pd_train_crop_cfg *c = config;
+    pd_transform t = pd_transform_train();
+    memcpy(t.area, c->area, sizeof t.area);
+    memcpy(t.aspect, c->aspect, sizeof t.aspect);
+    return pd_transform_check(&t, err);
+}
+static const pd_table train_crop_table = PD_TABLE(pd_train_crop_cfg, train_crop_fields, .check = check_train_crop);
 
 static const pd_field val_crop_fields[] = {
     PD_INT(pd_val_crop_cfg, resize, .def = 256, .min = 0, .max = 4096, .doc = "shorter side before the cut; 0: as it is"),
@@ -25,7 +34,12 @@ static const pd_field model_fields[] = {
     PD_INT(model_cfg, num_classes, .def = 0, .min = 0, .max = 1000000, .doc = "0: as many as the training set has folders"),
     PD_BOOL(model_cfg, zero_init_residual, .def = 0, .doc = "residual blocks begin as the identity (Goyal et al. 2017)"),
 };
-static const pd_table model_table = PD_TABLE(model_cfg, model_fields);
+static pd_status check_model(const void *config, pd_err *err)
+{
+    pd_arch arch;
+    return pd_arch_parse(&arch, ((const model_cfg *)config)->arch, ((const model_cfg *)config)->branches, err);
+}
+static const pd_table model_table = PD_TABLE(model_cfg, model_fields, .check = check_model);
 
 static const char *const policies[] = {"skip", "error", NULL};
 typedef struct pd_cls_data_cfg data_cfg;

@@ -1,4 +1,5 @@
 #include "tools/det_config.h"
+#include "backbones/resnet.h"
 
 #include <string.h>
 
@@ -8,7 +9,12 @@ static const pd_field backbone_fields[] = {
     PD_STRING(backbone_cfg, branches, .doc = "PD-A, PD-B: some of s1,s2,skeleton,group; default all"),
     PD_INT(backbone_cfg, frozen_stages, .def = 1, .min = -1, .max = 4, .doc = "-1: train all; k: stem and stages 1..k keep still"),
 };
-static const pd_table backbone_table = PD_TABLE(backbone_cfg, backbone_fields);
+static pd_status check_backbone(const void *config, pd_err *err)
+{
+    pd_arch arch;
+    return pd_arch_parse(&arch, ((const backbone_cfg *)config)->arch, ((const backbone_cfg *)config)->branches, err);
+}
+static const pd_table backbone_table = PD_TABLE(backbone_cfg, backbone_fields, .check = check_backbone);
 
 typedef struct pd_det_retina_cfg retina_cfg;
 static const pd_field retina_fields[] = {

@@ -126,10 +126,12 @@ pd_status pd_model_meta_read(pd_model_meta *out, const pd_st *file, const char *
     pd_model_meta m = {0};
     const char *path = pd_st_path(file), *count = pd_st_meta(file, "num_classes"), *folded = pd_st_meta(file, "folded");
     if (!arch) arch = pd_st_meta(file, "arch");
-    if (!branches) branches = pd_st_meta(file, "branches");
+    const bool given = branches != NULL;
+    if (!given) branches = pd_st_meta(file, "branches");
     if (!arch)
         return PD_FAIL(err, PD_EFORMAT, "%s: does not say its architecture: give --arch (as pd_a_resnet18)", path);
-    PD_TRY(pd_arch_parse(&m.arch, arch, branches, err));
+    PD_TRY(pd_arch_parse(&m.arch, arch, NULL, err));
+    if (given || m.arch.branches) PD_TRY(pd_arch_parse(&m.arch, arch, branches, err)); /* others may say it of any network */
     m.classes = classes ? classes : count ? atoi(count) : 0;
     if (m.classes < 1 || m.classes > 1000000)
         return PD_FAIL(err, PD_EFORMAT, "%s: does not say its number of classes: give --num-classes", path);

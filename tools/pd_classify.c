@@ -184,6 +184,8 @@ int main(int argc, char **argv)
     if (!branches && strcmp(o.mode, "eval") != 0) result = pd_cli_wrong(&cli, "--mode is eval or branches, not \"%s\"", o.mode);
     else if (!o.input != !o.output) result = pd_cli_wrong(&cli, "--input and --output go together");
     else if (!o.input && args.n_args < 2) result = pd_cli_wrong(&cli, "no image is given");
+    else if (o.input && args.n_args > 1) result = pd_cli_wrong(&cli, "%s: images and --input do not go together", args.args[1]);
+    else if (o.stages && !o.input) result = pd_cli_wrong(&cli, "--stages goes with --input and --output");
     if (result >= 0) {
         pd_cli_free(&args);
         return result;

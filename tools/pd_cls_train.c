@@ -110,8 +110,9 @@ static pd_status open_data(session *s, pd_err *err)
     if (classes < s->train_set.n_classes)
         return PD_FAIL(err, PD_EINVAL, "model.num_classes is %d, but %s holds %d class folders", classes, train,
                        s->train_set.n_classes);
-    PD_TRY(open_loader(s, &s->train_loader, &s->train_set, true, err));
     if (s->val_set.n) PD_TRY(open_loader(s, &s->val_loader, &s->val_set, false, err));
+    if (s->opt->evaluate) return PD_OK;
+    PD_TRY(open_loader(s, &s->train_loader, &s->train_set, true, err));
     if (pd_loader_steps(s->train_loader) == 0)
         return PD_FAIL(err, PD_EINVAL, "%s: %zu images are less than one batch of %d (train.batch_size; train.drop_last drops it)",
                        train, s->train_set.n, c->train.batch_size);

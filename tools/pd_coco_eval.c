@@ -408,7 +408,10 @@ int main(int argc, char **argv)
     pd_cli_args args;
     const int code = pd_cli_parse(&args, &cli, argc, argv);
     if (code >= 0) return code;
-    const char *const wrong = !o.check && args.n_args < 2  ? "a results file is wanted behind the ground truth"
+    pd_err err = PD_ERR_INIT;
+    pd_coco_type type;
+    const char *const wrong = read_type(&type, o.iou_type, &err) != PD_OK ? err.text
+                              : !o.check && args.n_args < 2  ? "a results file is wanted behind the ground truth"
                               : o.check && args.n_args > 2 ? "--check takes a ground truth and at most one results file"
                               : o.image_dir && !o.check    ? "--images goes with --check"
                               : o.arrays && args.n_args != 2 ? "--dump-arrays takes one results file"
@@ -417,7 +420,6 @@ int main(int argc, char **argv)
         pd_cli_free(&args);
         return pd_cli_wrong(&cli, "%s", wrong);
     }
-    pd_err err = PD_ERR_INIT;
     session s = {.cli = &cli, .args = &args, .opt = &o, .arena = pd_arena_new()};
     bool good = true;
     pd_status status = !s.arena  ? PD_FAIL(&err, PD_ENOMEM, "out of memory")

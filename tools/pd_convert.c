@@ -1,6 +1,7 @@
 /* pd_convert: weights of PyTorch files in, and back out. */
 #include "backbones/import.h"
 #include "detectors/detector.h"
+#include "engine/file.h"
 #include "engine/torch_file.h"
 #include "tools/cli.h"
 #include "tools/model_file.h"
@@ -469,6 +470,8 @@ int main(int argc, char **argv)
         result = pd_cli_wrong(&cli, o.list ? "--list takes one file" : "OUT is missing");
     else if (strcmp(o.map, "auto") != 0 && pd_map_parse(&map, o.map, &err) != PD_OK)
         result = pd_cli_wrong(&cli, "%s", err.text);
+    else if (pd_is_same_file(j.in, j.out))
+        result = pd_cli_wrong(&cli, "%s: would replace what it is made of; give another OUT", j.out);
     else if (o.branches && !o.arch)
         result = pd_cli_wrong(&cli, "--branches goes with --arch");
     if (result < 0) {

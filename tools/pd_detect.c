@@ -118,15 +118,9 @@ static pd_status draw(const session *s, const char *path, const pd_detection *fo
     PD_TRY_DONE(pd_path_join(&to, s->opt->draw, base, arena, err));
     if (!ends_with(to, ".jpg") && !ends_with(to, ".jpeg") && !ends_with(to, ".png"))
         PD_TRY_DONE(pd_format(&to, arena, err, "%s/%s.jpg", s->opt->draw, base));
-    if (pd_file_exists(to) && pd_file_exists(path)) {
-        char *a = realpath(to, NULL), *b = realpath(path, NULL);
-        const bool same = a && b && !strcmp(a, b);
-        free(a);
-        free(b);
-        if (same) {
-            status = PD_FAIL(err, PD_EINVAL, "%s: the drawn picture would replace the image; give another --draw folder", path);
-            goto done;
-        }
+    if (pd_is_same_file(to, path)) {
+        status = PD_FAIL(err, PD_EINVAL, "%s: the drawn picture would replace it; give another --draw folder", to);
+        goto done;
     }
     status = pd_image_save(to, &image, err);
 done:
@@ -381,9 +375,14 @@ int main(int argc, char **argv)
     pd_cli_args args;
     const int code = pd_cli_parse(&args, &cli, argc, argv);
     if (code >= 0) return code;
-    if (!o.input != !o.raw || (!o.input && args.n_args < 2)) {
+    const char *const wrong = !o.input != !o.raw             ? "--input and --raw go together"
+                              : !o.input && args.n_args < 2  ? "no image is given"
+                              : o.input && args.n_args > 1   ? "images and --input do not go together"
+                              : o.input && (o.output || o.draw) ? "-o and --draw go with images, --raw with --input"
+                                                             : NULL;
+    if (wrong) {
         pd_cli_free(&args);
-        return pd_cli_wrong(&cli, !o.input != !o.raw ? "--input and --raw go together" : "no image is given");
+        return pd_cli_wrong(&cli, "%s", wrong);
     }
     o.hints.sets = &args.set;
     pd_device *device = NULL;

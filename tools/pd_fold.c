@@ -78,7 +78,8 @@ static pd_status compare_images(pd_fold_proof *p, pd_model *whole, pd_model *fol
     size_t count;
     pd_status status = PD_OK;
     PD_TRY(pd_list_dir(&names, &count, o->images, 'f', whole->arena, err));
-    PD_TRY(PD_ALLOC(&paths, whole->arena, count + 1, err));
+    if (!count) return PD_FAIL(err, PD_EINVAL, "%s: no images in this folder", o->images);
+    PD_TRY(PD_ALLOC(&paths, whole->arena, count, err));
     for (size_t i = 0; i < count; i++) PD_TRY(pd_path_join(&paths[i], o->images, names[i], whole->arena, err));
     pd_loader_config l = pd_loader_defaults();
     l.paths = (const char *const *)paths;
@@ -215,6 +216,7 @@ int main(int argc, char **argv)
         PD_OPT_STRING(0, "branches", "LIST", &o.hints.branches, "s1,s2,skeleton,group or some of them"),
         PD_OPT_INT(0, "num-classes", "N", &o.hints.classes, 1, 1000000, "classes, for files that do not say"),
         PD_OPT_STRING(0, "config", "FILE", &o.hints.config, "a detector's configuration, for files that do not say"),
+        PD_OPT_FLAG(0, "lenient", &o.hints.lenient, "the file may miss tensors or have others (they are listed)"),
     };
     const pd_cli cli = {.program = "pd_fold",
                         .usage = "CHECKPOINT -o FOLDED",
@@ -228,9 +230,11 @@ int main(int argc, char **argv)
     pd_cli_args args;
     const int code = pd_cli_parse(&args, &cli, argc, argv);
     if (code >= 0) return code;
-    if (!o.output) {
+    if (!o.output || pd_is_same_file(o.output, args.args[0])) {
+        const int wrong = o.output ? pd_cli_wrong(&cli, "%s: would replace what it is made of; give another -o", o.output)
+                                   : pd_cli_wrong(&cli, "-o FOLDED is needed");
         pd_cli_free(&args);
-        return pd_cli_wrong(&cli, "-o FOLDED is needed");
+        return wrong;
     }
     o.hints.sets = &args.set;
     pd_device *device = NULL;

@@ -14,7 +14,7 @@ typedef struct options {
     const char *branches;
     bool table, layers, latency, json;
     const pd_strings *sets; /* --set, for configurations */
-    pd_device *device; /* for the latency */
+    pd_device *device;      /* for the latency */
 } options;
 
 /* Figures of a classifier in one form. */
@@ -44,10 +44,10 @@ done:
 }
 
 /* The networks of the published tables, in their order. */
-static const char *const table_rows[] = {"resnet18",     "se_resnet18",  "ge_resnet18",  "ac_resnet18",   "pd_a_resnet18",
-                                         "pd_b_resnet18", "resnet50",    "se_resnet50",  "ge_resnet50",   "ac_resnet50",
-                                         "pd_a_resnet50", "pd_b_resnet50", "resnet34",   "resnet101",     "resnet152",
-                                         "pd_b_resnet34", "pd_b_resnet101", "pd_b_resnet152"};
+static const char *const table_rows[] = {
+    "resnet18", "se_resnet18", "ge_resnet18", "ac_resnet18",   "pd_a_resnet18",  "pd_b_resnet18",
+    "resnet50", "se_resnet50", "ge_resnet50", "ac_resnet50",   "pd_a_resnet50",  "pd_b_resnet50",
+    "resnet34", "resnet101",   "resnet152",   "pd_b_resnet34", "pd_b_resnet101", "pd_b_resnet152"};
 
 static pd_status print_table(bool json, pd_err *err)
 {
@@ -75,7 +75,8 @@ static pd_status print_table(bool json, pd_err *err)
     if (!json) return PD_OK;
     char *text;
     pd_arena *arena = pd_arena_new();
-    const pd_status status = arena ? pd_json_finish(&text, w, true, arena, err) : PD_FAIL(err, PD_ENOMEM, "out of memory");
+    const pd_status status =
+        arena ? pd_json_finish(&text, w, true, arena, err) : PD_FAIL(err, PD_ENOMEM, "out of memory");
     if (status == PD_OK) puts(text);
     pd_arena_free(arena);
     return status;
@@ -142,14 +143,15 @@ static pd_status describe(pd_arch arch, options *o, pd_err *err)
         pd_json_put_double(w, "stored_params", folded.params);
         if (o->latency) pd_json_put_double(w, "latency_ms", ms);
         pd_arena *arena = pd_arena_new();
-        const pd_status status = arena ? pd_json_finish(&text, w, true, arena, err) : PD_FAIL(err, PD_ENOMEM, "out of memory");
+        const pd_status status =
+            arena ? pd_json_finish(&text, w, true, arena, err) : PD_FAIL(err, PD_ENOMEM, "out of memory");
         if (status == PD_OK) puts(text);
         pd_arena_free(arena);
         return status;
     }
     if (o->layers) putchar('\n');
-    printf("%s%s%s%s, %d classes, one image of %dx%d\n", name, arch.branches ? " (" : "", pd_branches_text(arch.branches),
-           arch.branches ? ")" : "", o->classes, o->size[0], o->size[1]);
+    printf("%s%s%s%s, %d classes, one image of %dx%d\n", name, arch.branches ? " (" : "",
+           pd_branches_text(arch.branches), arch.branches ? ")" : "", o->classes, o->size[0], o->size[1]);
     printf("  as papers count it     %9.4f GMAC  %9.4f M parameters\n", deployed.macs / 1e9, deployed.params / 1e6);
     printf("  in training form       %9.4f GMAC  %9.4f M parameters\n", whole.macs / 1e9, whole.params / 1e6);
     printf("  folded, as stored      %9.4f GMAC  %9.4f M parameters  %.1f MB\n", folded.macs / 1e9, folded.params / 1e6,
@@ -160,7 +162,8 @@ static pd_status describe(pd_arch arch, options *o, pd_err *err)
 
 /* ---- detectors ---- */
 
-static void put_figures(pd_json_writer *w, const pd_figures *f, const char *params, const char *trainable, const char *gmac)
+static void put_figures(pd_json_writer *w, const pd_figures *f, const char *params, const char *trainable,
+                        const char *gmac)
 {
     pd_json_put_double(w, params, f->params);
     pd_json_put_double(w, trainable, f->trainable);
@@ -191,7 +194,8 @@ static pd_status print_detector_json(const pd_detector_settings *set, const opti
     pd_json_put_int(w, "training_batch", batch);
     pd_json_put_double(w, "training_bytes", (double)bytes);
     pd_arena *arena = pd_arena_new();
-    const pd_status status = arena ? pd_json_finish(&text, w, true, arena, err) : PD_FAIL(err, PD_ENOMEM, "out of memory");
+    const pd_status status =
+        arena ? pd_json_finish(&text, w, true, arena, err) : PD_FAIL(err, PD_ENOMEM, "out of memory");
     if (status == PD_OK) puts(text);
     pd_arena_free(arena);
     return status;
@@ -213,8 +217,9 @@ static pd_status describe_detector(const pd_detector_settings *set, int batch, o
     PD_TRY(pd_count_detector(&whole, PD_FORM_EVAL, set, h, w, err));
     PD_TRY(pd_detector_training_bytes(&bytes, o->device, set, batch, h, w, err));
     if (o->json) return print_detector_json(set, o, &f, &whole, batch, bytes, err);
-    printf("%s, %s%s%s%s, %d classes, one image of %dx%d\n", pd_detector_title(set->type), pd_arch_name(name, set->arch),
-           set->arch.branches ? " (" : "", pd_branches_text(set->arch.branches), set->arch.branches ? ")" : "", set->classes, w, h);
+    printf("%s, %s%s%s%s, %d classes, one image of %dx%d\n", pd_detector_title(set->type),
+           pd_arch_name(name, set->arch), set->arch.branches ? " (" : "", pd_branches_text(set->arch.branches),
+           set->arch.branches ? ")" : "", set->classes, w, h);
     printf("  %-18s %9s %15s %11s\n", "", "GMAC", "M parameters", "trained");
     for (int k = 0; k < PD_PARTS; k++)
         if (f.part[k].params > 0) print_row(pd_part_names[k], &f.part[k]);
@@ -242,7 +247,8 @@ static pd_status describe_det_config(const pd_config *c, int classes, options *o
 static pd_status describe_det_file(const char *path, const pd_model_meta *meta, options *o, pd_err *err)
 {
     pd_config *c = NULL;
-    if (!meta->config) return PD_FAIL(err, PD_EFORMAT, "%s: holds no configuration: give that to pd_info instead", path);
+    if (!meta->config)
+        return PD_FAIL(err, PD_EFORMAT, "%s: holds no configuration: give that to pd_info instead", path);
     PD_TRY(pd_config_parse(&c, path, meta->config, strlen(meta->config), err));
     o->classes = meta->classes;
     const pd_status status = describe_det_config(c, meta->classes, o, err);
@@ -282,17 +288,22 @@ static pd_status describe_config(const char *path, options *o, pd_err *err)
     pd_config *c = NULL;
     pd_arch arch;
     pd_status status = PD_OK;
-    PD_TRY(pd_config_load(&c, path, err));
+    pd_arena *arena = pd_arena_new();
+    if (!arena) return PD_FAIL(err, PD_ENOMEM, "out of memory");
+    PD_TRY_DONE(pd_config_load(&c, path, err));
     for (size_t i = 0; o->sets && i < o->sets->count; i++) PD_TRY_DONE(pd_config_set(c, o->sets->items[i], err));
-    const char *name = pd_config_peek(c, "model.arch"), *branches = pd_config_peek(c, "model.branches");
-    if (!name && (pd_config_has(c, "model.type") || pd_config_has(c, "model.backbone"))) {
+    if (pd_config_has(c, "model.type") || pd_config_has(c, "model.backbone")) {
         status = describe_det_config(c, 80, o, err);
         goto done;
     }
-    status = name ? pd_arch_parse(&arch, name, branches, err) : PD_FAIL(err, PD_EFORMAT, "%s: names no architecture", path);
-    if (status == PD_OK) status = describe(arch, o, err);
+    pd_cls_config cls;
+    PD_TRY_DONE(pd_config_read(&cls, c, &pd_cls_table, arena, err));
+    if (!o->classes) o->classes = cls.model.num_classes;
+    PD_TRY_DONE(pd_arch_parse(&arch, cls.model.arch, cls.model.branches, err));
+    status = describe(arch, o, err);
 done:
     pd_config_free(c);
+    pd_arena_free(arena);
     return status;
 }
 
@@ -320,9 +331,10 @@ int main(int argc, char **argv)
     pd_cli_args args;
     const int code = pd_cli_parse(&args, &cli, argc, argv);
     if (code >= 0) return code;
-    if (!o.table && args.n_args != 1) {
+    if (!o.table == !args.n_args) {
         pd_cli_free(&args);
-        return pd_cli_wrong(&cli, "an architecture, a configuration or a model is needed (or --table)");
+        return pd_cli_wrong(&cli, o.table ? "--table shows all networks: no other is given with it"
+                                          : "an architecture, a configuration or a model is needed (or --table)");
     }
     o.sets = &args.set;
     pd_err err = PD_ERR_INIT;
