@@ -130,7 +130,11 @@ pd_status pd_comm_open(pd_comm **out, pd_err *err)
         *out = NULL;
         return PD_OK;
     }
-    if (load_plugin(&plugin, err) != PD_OK) return pd_err_context(err, "one of %ld processes", started);
+    pd_status status = load_plugin(&plugin, err);
+    if (status != PD_OK) {
+        (void)pd_err_context(err, "one of %ld processes", started);
+        return status;
+    }
     PD_TRY(plugin->open(&comm, err));
     if (comm->world < 2) {
         comm->close(comm, 0);
@@ -139,7 +143,7 @@ pd_status pd_comm_open(pd_comm **out, pd_err *err)
                        "that this was built with, or with srun --mpi=pmix (or pmi2)",
                        started);
     }
-    const pd_status status = introduce(comm, err);
+    status = introduce(comm, err);
     if (status != PD_OK) {
         comm->close(comm, 1);
         return status;

@@ -31,7 +31,7 @@ typedef struct pd_log_value {
 pd_status pd_log_open(pd_log **out, const char *dir, int64_t resume_step, const char *again, double wall_time,
                       pd_err *err);
 
-/* One line: kind and step, then the values in the order given (do not repeat "kind" or "step"; "epoch" is one of them).
+/* log NULL: nothing is written. One line: kind and step, then the values in the order given (do not repeat "kind" or "step"; "epoch" is one of them).
  * Whole numbers are written without a point. */
 pd_status pd_log_write(pd_log *log, const char *kind, int64_t step, double wall_time, const pd_log_value *values,
                        size_t count, pd_err *err);

@@ -33,6 +33,7 @@ static const pd_field model_fields[] = {
     PD_STRING(model_cfg, branches, .doc = "PD-A, PD-B: some of s1,s2,skeleton,group; default all"),
     PD_INT(model_cfg, num_classes, .def = 0, .min = 0, .max = 1000000, .doc = "0: as many as the training set has folders"),
     PD_BOOL(model_cfg, zero_init_residual, .def = 0, .doc = "residual blocks begin as the identity (Goyal et al. 2017)"),
+    PD_BOOL(model_cfg, sync_bn, .def = 0, .doc = "several processes: batch norm over the batches of all of them"),
 };
 static pd_status check_model(const void *config, pd_err *err)
 {
@@ -62,7 +63,7 @@ static const pd_table data_table = PD_TABLE(data_cfg, data_fields);
 typedef struct pd_cls_train_cfg train_cfg;
 static const pd_field train_fields[] = {
     PD_INT(train_cfg, epochs, .def = 100, .min = 0, .max = 100000, .doc = "passes over the training set"),
-    PD_INT(train_cfg, batch_size, .def = 256, .min = 1, .max = 65536, .doc = "images per forward pass"),
+    PD_INT(train_cfg, batch_size, .def = 256, .min = 1, .max = 65536, .doc = "images per forward pass, of all processes together"),
     PD_INT(train_cfg, accumulate, .def = 1, .min = 1, .max = 65536, .doc = "forward passes per optimiser step"),
     PD_INT64(train_cfg, max_steps, .def = 0, .min = 0, .max = 1e15, .doc = "stop after so many steps; 0: no limit"),
     PD_INT(train_cfg, log_interval, .def = 50, .min = 1, .max = 1000000, .doc = "steps between log lines"),
@@ -71,6 +72,8 @@ static const pd_field train_fields[] = {
     PD_BOOL(train_cfg, drop_last, .def = 1, .doc = "leave out the last, smaller batch of an epoch"),
     PD_DOUBLE(train_cfg, label_smoothing, .def = 0, .min = 0, .max = 0.99, .doc = "Szegedy et al. 2016"),
     PD_DOUBLE(train_cfg, ema, .def = 0, .min = 0, .max = 0.999999, .doc = "decay of the weights' moving average; 0: none"),
+    PD_DOUBLE(train_cfg, rank_timeout, .def = 30, .min = 0.5, .max = 86400,
+              .doc = "several processes: seconds of silence after which one counts as lost"),
 };
 static const pd_table train_table = PD_TABLE(train_cfg, train_fields);
 

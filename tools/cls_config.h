@@ -20,7 +20,7 @@ typedef struct pd_cls_config {
     struct pd_cls_model_cfg {
         const char *arch, *branches;
         int num_classes;
-        bool zero_init_residual;
+        bool zero_init_residual, sync_bn;
     } model;
     struct pd_cls_data_cfg {
         const char *root, *train, *val;
@@ -36,7 +36,7 @@ typedef struct pd_cls_config {
         int epochs, batch_size, accumulate, log_interval, save_interval;
         int64_t max_steps, seed;
         bool drop_last;
-        double label_smoothing, ema;
+        double label_smoothing, ema, rank_timeout;
     } train;
     pd_optimizer_cfg optimizer;
     pd_schedule schedule;

@@ -141,8 +141,8 @@ static const pd_table data_table = PD_TABLE(data_cfg, data_fields);
 typedef struct pd_det_train_cfg train_cfg;
 static const pd_field train_fields[] = {
     PD_INT(train_cfg, epochs, .def = 12, .min = 0, .max = 100000, .doc = "passes over the training set"),
-    PD_INT(train_cfg, images_per_step, .def = 16, .min = 1, .max = 4096, .doc = "images per optimiser step"),
-    PD_INT(train_cfg, micro_batch, .def = 2, .min = 1, .max = 4096, .doc = "images per forward pass; divides images_per_step"),
+    PD_INT(train_cfg, images_per_step, .def = 16, .min = 1, .max = 4096, .doc = "images per optimiser step, of all processes together"),
+    PD_INT(train_cfg, micro_batch, .def = 2, .min = 1, .max = 4096, .doc = "images per forward pass of one process; divides images_per_step"),
     PD_INT(train_cfg, lr_images, .def = 16, .min = 1, .max = 4096,
            .doc = "images per step that optimizer.lr is meant for; --auto-scale-lr scales by images_per_step / lr_images"),
     PD_INT(train_cfg, early_stop, .def = 0, .min = 0, .max = 100000,
@@ -154,6 +154,8 @@ static const pd_field train_fields[] = {
     PD_INT(train_cfg, pictures, .def = 8, .min = 0, .max = 100, .doc = "validation images drawn with truth and detections"),
     PD_INT64(train_cfg, seed, .def = 1, .min = 0, .max = 9e15, .doc = "of weights, order and augmentation"),
     PD_DOUBLE(train_cfg, ema, .def = 0, .min = 0, .max = 0.999999, .doc = "decay of the weights' moving average; 0: none"),
+    PD_DOUBLE(train_cfg, rank_timeout, .def = 30, .min = 0.5, .max = 86400,
+              .doc = "several processes: seconds of silence after which one counts as lost"),
 };
 static const pd_table train_table = PD_TABLE(train_cfg, train_fields);
 

@@ -59,7 +59,7 @@ typedef struct pd_det_config {
         int epochs, images_per_step, micro_batch, log_interval, save_interval, val_interval, pictures;
         int lr_images, early_stop;
         int64_t max_steps, seed;
-        double ema;
+        double ema, rank_timeout;
     } train;
     pd_optimizer_cfg optimizer;
     pd_schedule schedule;

@@ -5,6 +5,7 @@
 #include "tools/cli.h"
 #include "tools/cls_config.h"
 #include "tools/progress.h"
+#include "tools/ranks.h"
 #include "tools/report.h"
 
 #include <float.h>
@@ -28,6 +29,7 @@ typedef struct session {
     pd_cls_config cfg;
     char *config_text;
     pd_arena *arena;
+    pd_comm *comm; /* the processes that train together; NULL: alone */
     pd_device *device;
     pd_imagenet train_set, val_set;
     pd_classifier *net;
@@ -85,7 +87,10 @@ static pd_status open_loader(session *s, pd_loader **out, const pd_imagenet *set
     pd_loader_config l = pd_loader_defaults();
     l.imagenet = set;
     l.transform = train ? pd_cls_train_transform(c) : pd_cls_val_transform(c);
-    l.batch = c->train.batch_size;
+    PD_TRY(pd_ranks_share(&l.batch, s->comm, c->train.batch_size, "train.batch_size", err));
+    l.rank = pd_comm_rank(s->comm);
+    l.world = pd_comm_world(s->comm);
+    l.exact = !train;
     l.shuffle = train && c->data.shuffle;
     l.drop_last = train && c->train.drop_last;
     l.seed = (uint64_t)c->train.seed;
@@ -135,7 +140,8 @@ static pd_status open_net(session *s, pd_err *err)
 {
     const pd_cls_config *c = &s->cfg;
     pd_classifier_settings set = {.classes = c->model.num_classes ? c->model.num_classes : s->train_set.n_classes,
-                                  .train = !s->opt->evaluate, .label_smoothing = (float)c->train.label_smoothing};
+                                  .train = !s->opt->evaluate, .sync_bn = c->model.sync_bn,
+                                  .label_smoothing = (float)c->train.label_smoothing};
     PD_TRY(pd_arch_parse(&set.arch, c->model.arch, c->model.branches, err));
     PD_TRY(pd_classifier_new(&s->net, s->device, &set, err));
     PD_TRY(pd_params_init(pd_classifier_params(s->net), (uint64_t)c->train.seed, err));
@@ -188,6 +194,9 @@ static pd_status validate(session *s, score *out, pd_err *err)
         pd_loader_done(s->val_loader, b);
         if (pd_cli_stop_asked()) return PD_FAIL(err, PD_ESTOP, "stopped during a validation; go on with --resume auto");
     }
+    double all[] = {sum.loss, sum.top1, sum.top5, (double)sum.images};
+    PD_TRY(pd_comm_sum(s->comm, all, 4, PD_COMM_F64, err));
+    sum = (score){all[0], all[1], all[2], (size_t)all[3]};
     if (sum.images) {
         const double n = (double)sum.images;
         sum.loss /= n;
@@ -237,6 +246,11 @@ typedef struct tally {
 
 static pd_status log_steps(session *s, tally *t, pd_err *err)
 {
+    double sums[] = {t->loss, t->correct, t->images};
+    PD_TRY(pd_comm_sum(s->comm, sums, 3, PD_COMM_F64, err));
+    t->loss = sums[0];
+    t->correct = sums[1];
+    t->images = sums[2];
     const double n = t->images > 0 ? t->images : 1, seconds = pd_seconds() - t->started, steps = t->steps ? t->steps : 1;
     const pd_log_value line[] = {{"epoch", (double)s->run.at.epoch}, {"loss", t->loss / n}, {"top1", 100 * t->correct / n},
                                  {"lr", s->run.lr}, {"images_per_s", t->images / seconds}, {"data_s", t->data_s / steps},
@@ -272,13 +286,13 @@ static pd_status one_step(session *s, tally *t, bool *end, pd_err *err)
         t->loss += (double)loss * b->n;
         t->correct += correct;
         t->images += b->n;
-        s->run.at.images += b->n;
+        s->run.at.images += b->n * pd_comm_world(s->comm);
         pd_loader_done(s->train_loader, b);
         t->data_s += begun - waiting;
         t->step_s += pd_seconds() - begun;
     }
     const double begun = pd_seconds();
-    PD_TRY(pd_train_step(&s->run, groups, err));
+    PD_TRY(pd_train_step(&s->run, err));
     t->step_s += pd_seconds() - begun;
     t->steps++;
     return PD_OK;
@@ -297,10 +311,14 @@ static pd_status train(session *s, pd_err *err)
     char *resume;
     PD_TRY(pd_train_run_init(run, s->device, pd_classifier_params(s->net), c->work_dir, &c->optimizer, &c->schedule,
                              c->train.ema, c->train.epochs, total, err));
-    PD_TRY(pd_train_resume_path(&resume, c->work_dir, s->opt->resume, s->arena, err));
+    run->passes = c->train.accumulate;
+    run->comm = s->comm;
+    PD_TRY(pd_train_resume_path(&resume, run, s->opt->resume, s->arena, err));
     if (resume) PD_TRY(pd_train_resume(run, resume, err));
     PD_TRY(pd_train_run_open(run, s->config_text, resume != NULL, err));
-    pd_progress_begin(&s->progress, "training", "steps", total, s->args->quiet);
+    pd_progress_begin(&s->progress, "training", "steps", total, s->args->quiet || pd_comm_rank(s->comm));
+    char ranks[96];
+    if (s->comm) pd_progress_line(&s->progress, "%s", pd_ranks_text(ranks, s->comm, s->device));
     if (resume) pd_progress_line(&s->progress, "going on from %s, step %lld", resume, (long long)run->at.step);
     pd_progress_line(&s->progress, "%zu training and %zu validation images, %d classes, %.2f M parameters, %lld steps per epoch",
                      s->train_set.n, s->val_set.n, pd_classifier_get(s->net)->classes,
@@ -314,7 +332,9 @@ static pd_status train(session *s, pd_err *err)
             PD_TRY(one_step(s, &t, &end, err));
             if (end) break;
             if (run->at.step % c->train.log_interval == 0 || run->at.step == total) PD_TRY(log_steps(s, &t, err));
-            const bool stop = pd_cli_stop_asked(), last = run->at.step_in_epoch >= per_epoch || run->at.step >= total;
+            bool stop;
+            PD_TRY(pd_comm_any(&stop, s->comm, pd_cli_stop_asked(), err));
+            const bool last = run->at.step_in_epoch >= per_epoch || run->at.step >= total;
             if (stop || (last && s->val_loader) || (c->train.save_interval && run->at.step % c->train.save_interval == 0))
                 PD_TRY(pd_train_save(run, "last.safetensors", &s->meta, false, err));
             if (stop) return PD_FAIL(err, PD_ESTOP, "stopped at step %lld; go on with --resume auto", (long long)run->at.step);
@@ -326,6 +346,7 @@ static pd_status train(session *s, pd_err *err)
         fprintf(stderr, "%zu training images could not be read and were replaced\n", pd_loader_bad(s->train_loader));
     PD_TRY(pd_log_close(run->log, err));
     run->log = NULL;
+    if (pd_comm_rank(s->comm)) return PD_OK;
     char name[32], title[64];
     snprintf(title, sizeof title, "%s on %s", pd_arch_name(name, s->meta.arch), c->data.root);
     char best[32], count[32];
@@ -342,6 +363,7 @@ static pd_status evaluate(session *s, pd_err *err)
     if (!s->val_loader) return PD_FAIL(err, PD_EINVAL, "%s: there is no folder \"%s\"", s->cfg.data.root, s->cfg.data.val);
     if (s->opt->resume) PD_TRY(load_init(s, s->opt->resume, err));
     PD_TRY(validate(s, &v, err));
+    if (pd_comm_rank(s->comm)) return PD_OK;
     printf("%zu images: loss %.4f, top-1 %.4f %%, top-5 %.4f %%\n", v.images, v.loss, v.top1, v.top5);
     return PD_OK;
 }
@@ -356,13 +378,15 @@ static pd_status run_all(session *s, pd_err *err)
         fputs(text, stdout);
         return PD_OK;
     }
+    PD_TRY(pd_comm_open(&s->comm, err));
     PD_TRY(read_config(s, err));
-    PD_TRY(pd_device_open(&s->device, s->args->device, s->args->threads, err));
+    PD_TRY(pd_ranks_watch(s->comm, s->cfg.train.rank_timeout, err));
+    PD_TRY(pd_ranks_device(&s->device, s->comm, s->args->device, s->args->threads, err));
     pd_transform checked = pd_cls_train_transform(&s->cfg);
     PD_TRY(pd_transform_check(&checked, err));
     pd_arch arch;
     PD_TRY(pd_arch_parse(&arch, s->cfg.model.arch, s->cfg.model.branches, err));
-    if (s->opt->print_config) puts(s->config_text);
+    if (s->opt->print_config && pd_comm_rank(s->comm) == 0) puts(s->config_text);
     if (s->opt->check || s->opt->print_config) return PD_OK;
     PD_TRY(open_data(s, err));
     PD_TRY(open_net(s, err));
@@ -410,13 +434,16 @@ int main(int argc, char **argv)
     session s = {.args = &args, .opt = &o};
     pd_err err = PD_ERR_INIT;
     const pd_status status = run_all(&s, &err);
+    if (status != PD_OK) pd_ranks_blame(s.comm, &err);
+    const int result = pd_cli_close_stdout(&cli, status == PD_OK ? 0 : pd_cli_fail(&cli, &err));
+    if (result) pd_comm_close(s.comm, result); /* ends other processes and does not come back; NULL: nothing */
     pd_train_run_free(&s.run);
     pd_loader_close(s.train_loader);
     pd_loader_close(s.val_loader);
     pd_classifier_free(s.net);
     pd_device_close(s.device);
     pd_arena_free(s.arena);
-    const int result = pd_cli_close_stdout(&cli, status == PD_OK ? 0 : pd_cli_fail(&cli, &err));
+    if (!result) pd_comm_close(s.comm, 0);
     pd_cli_free(&args);
     return result;
 }

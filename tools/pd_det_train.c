@@ -4,6 +4,7 @@
 #include "tools/cli.h"
 #include "tools/det_config.h"
 #include "tools/detect_all.h"
+#include "tools/ranks.h"
 #include "tools/report.h"
 
 #include <math.h>
@@ -31,6 +32,7 @@ typedef struct session {
     pd_det_config cfg;
     char *config_text;
     pd_arena *arena;
+    pd_comm *comm; /* the processes that train together; NULL: alone */
     pd_device *device;
     pd_coco train_set, val_set;
     uint32_t *images; /* training images that are used */
@@ -92,8 +94,12 @@ static pd_status open_loader(session *s, pd_loader **out, const pd_coco *set, co
     l.transform = pd_det_transform(c, train);
     l.image.exif = true;
     l.batch = train ? c->train.micro_batch : 1;
+    l.rank = pd_comm_rank(s->comm);
+    l.world = pd_comm_world(s->comm);
+    l.exact = !train;
     l.shuffle = train && c->data.shuffle;
     l.group_aspect = train && c->data.shuffle && c->data.group_aspect;
+    l.drop_last = train && !l.group_aspect && s->n_images >= (size_t)c->train.images_per_step; /* a step is whole */
     l.seed = (uint64_t)c->train.seed;
     l.threads = c->data.workers;
     l.bad_images = c->data.bad_images == PD_POLICY_ERROR ? PD_BAD_ERROR : train ? PD_BAD_REPLACE : PD_BAD_DROP;
@@ -235,7 +241,8 @@ static pd_status validate(session *s, double *ap, pd_err *err)
     s->n_pictures = 0;
     PD_TRY(pd_coco_dt_new(&s->dt, s->truth, err));
     pd_detector_changed(s->net);
-    PD_TRY_DONE(pd_detect_all(s->net, PD_FORM_FUSED, s->val_loader, found, s, NULL, err));
+    PD_TRY_DONE(pd_detect_shared(s->net, PD_FORM_FUSED, s->val_loader, s->comm, found, s, err));
+    if (pd_comm_rank(s->comm)) goto done; /* rank 0 has the detections and says how good they are */
     PD_TRY_DONE(pd_coco_evaluate(&result, s->truth, s->dt, NULL, NULL, err));
     PD_TRY_DONE(pd_path_join(&path, s->cfg.work_dir, "val_results.json", s->arena, err));
     PD_TRY_DONE(pd_coco_dt_save(s->dt, path, err));
@@ -266,7 +273,8 @@ static pd_status end_epoch(session *s, bool whole, pd_err *err)
     if (s->val_loader && (last || s->run.at.epoch % s->cfg.train.val_interval == 0)) {
         double ap = 0;
         PD_TRY(pd_train_swap_ema(&s->run, err));
-        const pd_status status = validate(s, &ap, err);
+        pd_status status = validate(s, &ap, err);
+        if (status == PD_OK) status = pd_comm_broadcast(s->comm, &ap, sizeof ap, 0, err);
         PD_TRY(pd_train_swap_ema(&s->run, status == PD_OK ? err : NULL));
         if (status == PD_ESTOP) return pd_err_context(err, "during a validation (go on with --resume auto)"), status;
         PD_TRY(status);
@@ -298,8 +306,22 @@ static double sum_parts(const pd_losses *l, const char *part)
     return sum;
 }
 
+/* The sums of all processes. */
+static pd_status sum_tally(session *s, tally *t, pd_err *err)
+{
+    double sums[PD_MAX_LOSSES + 3] = {(double)t->sum.loss, t->images, t->positives};
+    for (int i = 0; i < t->sum.count; i++) sums[3 + i] = (double)t->sum.value[i];
+    PD_TRY(pd_comm_sum(s->comm, sums, 3 + (size_t)t->sum.count, PD_COMM_F64, err));
+    t->sum.loss = (float)sums[0];
+    t->images = sums[1];
+    t->positives = sums[2];
+    for (int i = 0; i < t->sum.count; i++) t->sum.value[i] = (float)sums[3 + i];
+    return PD_OK;
+}
+
 static pd_status log_steps(session *s, tally *t, pd_err *err)
 {
+    PD_TRY(sum_tally(s, t, err));
     const double n = t->images > 0 ? t->images : 1, steps = t->steps ? t->steps : 1, seconds = pd_seconds() - t->started;
     pd_log_value line[PD_MAX_LOSSES + 8];
     size_t count = 0;
@@ -333,11 +355,12 @@ static void add_losses(tally *t, const pd_losses *l, int images)
     t->positives += l->positives;
 }
 
-/* One optimiser step from images_per_step / micro_batch forward passes. *end: the epoch has no whole step left. */
+/* One optimiser step from images_per_step / micro_batch forward passes, of all processes together. *end: the epoch has no
+ * whole step left. */
 static pd_status one_step(session *s, tally *t, bool *end, pd_err *err)
 {
-    const int passes = s->cfg.train.images_per_step / s->cfg.train.micro_batch;
-    for (int p = 0; p < passes; p++) {
+    const int rank = pd_comm_rank(s->comm), world = pd_comm_world(s->comm);
+    for (int p = 0; p < s->run.passes; p++) {
         const pd_batch *b;
         pd_losses losses;
         const double waiting = pd_seconds();
@@ -345,19 +368,19 @@ static pd_status one_step(session *s, tally *t, bool *end, pd_err *err)
         const double begun = pd_seconds();
         *end = !b;
         if (!b) return PD_OK;
-        PD_TRY(pd_detector_loss(s->net, b, s->run.at.images, &losses, err));
+        PD_TRY(pd_detector_loss(s->net, b, s->run.at.images + rank * b->n, &losses, err));
         if (!isfinite(losses.loss))
             return PD_FAIL(err, PD_EINVAL, "the loss is %g at step %lld: lower optimizer.lr (%g now) or check the data",
                            (double)losses.loss, (long long)s->run.at.step + 1, s->run.lr);
         PD_TRY(pd_detector_backward(s->net, p > 0, err));
         add_losses(t, &losses, b->n);
-        s->run.at.images += b->n;
+        s->run.at.images += world * b->n;
         pd_loader_done(s->train_loader, b);
         t->data_s += begun - waiting;
         t->step_s += pd_seconds() - begun;
     }
     const double begun = pd_seconds();
-    PD_TRY(pd_train_step(&s->run, passes, err));
+    PD_TRY(pd_train_step(&s->run, err));
     t->step_s += pd_seconds() - begun;
     t->steps++;
     return PD_OK;
@@ -395,7 +418,10 @@ static pd_status train(session *s, pd_err *err)
 {
     const pd_det_config *c = &s->cfg;
     pd_train_run *run = &s->run;
-    const int passes = c->train.images_per_step / c->train.micro_batch;
+    int share;
+    PD_TRY(pd_ranks_share(&share, s->comm, c->train.images_per_step / c->train.micro_batch,
+                          "train.images_per_step / train.micro_batch", err));
+    const int passes = share;
     const int64_t per_epoch = (int64_t)pd_loader_steps(s->train_loader) / passes;
     if (!per_epoch)
         return PD_FAIL(err, PD_EINVAL, "%s: %zu images are less than one step of %d (train.images_per_step)",
@@ -406,12 +432,16 @@ static pd_status train(session *s, pd_err *err)
     PD_TRY(pd_train_run_init(run, s->device, pd_detector_params(s->net), c->work_dir, &c->optimizer, &c->schedule, c->train.ema,
                              c->train.epochs, total, err));
     run->patience = c->train.early_stop;
-    PD_TRY(pd_train_resume_path(&resume, c->work_dir, s->opt->resume, s->arena, err));
+    run->passes = passes;
+    run->comm = s->comm;
+    PD_TRY(pd_train_resume_path(&resume, run, s->opt->resume, s->arena, err));
     if (resume) PD_TRY(pd_train_resume(run, resume, err));
     PD_TRY(pd_train_run_open(run, s->config_text, resume != NULL, err));
     PD_TRY(PD_ALLOC(&s->pictures, s->arena, (size_t)c->train.pictures + 1, err));
     PD_TRY(pd_coco_summary(&summary, &s->train_set, s->arena, err));
-    pd_progress_begin(&s->progress, "training", "steps", total, s->args->quiet);
+    pd_progress_begin(&s->progress, "training", "steps", total, s->args->quiet || pd_comm_rank(s->comm));
+    char ranks[96];
+    if (s->comm) pd_progress_line(&s->progress, "%s", pd_ranks_text(ranks, s->comm, s->device));
     if (resume) pd_progress_line(&s->progress, "going on from %s, step %lld", resume, (long long)run->at.step);
     pd_progress_line(&s->progress, "%zu of %zu training images; %s", s->n_images, s->train_set.n_images, summary);
     if (s->n_without)
@@ -432,7 +462,9 @@ static pd_status train(session *s, pd_err *err)
             PD_TRY(one_step(s, &t, &end, err));
             if (end) break;
             if (run->at.step % c->train.log_interval == 0 || run->at.step == total) PD_TRY(log_steps(s, &t, err));
-            const bool stop = pd_cli_stop_asked(), last = run->at.step_in_epoch >= per_epoch || run->at.step >= total;
+            bool stop;
+            PD_TRY(pd_comm_any(&stop, s->comm, pd_cli_stop_asked(), err));
+            const bool last = run->at.step_in_epoch >= per_epoch || run->at.step >= total;
             if (stop || (last && s->val_loader) || (c->train.save_interval && run->at.step % c->train.save_interval == 0))
                 PD_TRY(pd_train_save(run, "last.safetensors", &s->meta, false, err));
             if (stop) return PD_FAIL(err, PD_ESTOP, "stopped at step %lld; go on with --resume auto", (long long)run->at.step);
@@ -446,6 +478,7 @@ static pd_status train(session *s, pd_err *err)
         fprintf(stderr, "%zu training images could not be read and were replaced\n", pd_loader_bad(s->train_loader));
     PD_TRY(pd_log_close(run->log, err));
     run->log = NULL;
+    if (pd_comm_rank(s->comm)) return PD_OK;
     char *report;
     PD_TRY(pd_path_join(&report, c->work_dir, "report.html", s->arena, err));
     if (resume && run->at.closed == before && pd_file_exists(report)) return PD_OK; /* nothing was left to do */
@@ -462,11 +495,13 @@ static pd_status run_all(session *s, pd_err *err)
         fputs(text, stdout);
         return PD_OK;
     }
+    PD_TRY(pd_comm_open(&s->comm, err));
     PD_TRY(read_config(s, err));
-    PD_TRY(pd_device_open(&s->device, s->args->device, s->args->threads, err));
+    PD_TRY(pd_ranks_watch(s->comm, s->cfg.train.rank_timeout, err));
+    PD_TRY(pd_ranks_device(&s->device, s->comm, s->args->device, s->args->threads, err));
     pd_detector_settings checked;
     PD_TRY(pd_det_settings(&checked, &s->cfg, 1, err));
-    if (s->opt->print_config) puts(s->config_text);
+    if (s->opt->print_config && pd_comm_rank(s->comm) == 0) puts(s->config_text);
     if (s->opt->check || s->opt->print_config) return PD_OK;
     PD_TRY(open_data(s, err));
     PD_TRY(open_net(s, err));
@@ -507,6 +542,9 @@ int main(int argc, char **argv)
     session s = {.args = &args, .opt = &o};
     pd_err err = PD_ERR_INIT;
     const pd_status status = run_all(&s, &err);
+    if (status != PD_OK) pd_ranks_blame(s.comm, &err);
+    const int result = pd_cli_close_stdout(&cli, status == PD_OK ? 0 : pd_cli_fail(&cli, &err));
+    if (result) pd_comm_close(s.comm, result); /* ends other processes and does not come back; NULL: nothing */
     pd_train_run_free(&s.run);
     pd_loader_close(s.train_loader);
     pd_loader_close(s.val_loader);
@@ -514,7 +552,7 @@ int main(int argc, char **argv)
     pd_detector_free(s.net);
     pd_device_close(s.device);
     pd_arena_free(s.arena);
-    const int result = pd_cli_close_stdout(&cli, status == PD_OK ? 0 : pd_cli_fail(&cli, &err));
+    if (!result) pd_comm_close(s.comm, 0);
     pd_cli_free(&args);
     return result;
 }

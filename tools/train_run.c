@@ -28,6 +28,7 @@ pd_status pd_train_run_init(pd_train_run *run, pd_device *device, pd_params *par
                           .ema_decay = ema_decay,
                           .total_epochs = total_epochs,
                           .total_steps = total_steps,
+                          .passes = 1,
                           .at.best = NAN,
                           .grad_norm = NAN};
     size_t count;
@@ -45,6 +46,7 @@ pd_status pd_train_run_init(pd_train_run *run, pd_device *device, pd_params *par
 
 void pd_train_run_free(pd_train_run *run)
 {
+    pd_average_free(run->average);
     if (run->velocity) run->device->release(run->device, run->velocity);
     if (run->ema) run->device->release(run->device, run->ema);
     pd_log_close(run->log, NULL);
@@ -52,9 +54,25 @@ void pd_train_run_free(pd_train_run *run)
     *run = (pd_train_run){0};
 }
 
+/* Rank 0's weights, statistics, state and position for all. */
+static pd_status share_state(pd_train_run *run, pd_err *err)
+{
+    pd_comm *comm = run->device->comm;
+    size_t weights, buffers;
+    float *const w = pd_params_weights(run->params, &weights), *const b = pd_params_buffers(run->params, &buffers);
+    PD_TRY(pd_comm_broadcast(comm, w, weights * sizeof *w, 0, err));
+    PD_TRY(pd_comm_broadcast(comm, b, buffers * sizeof *b, 0, err));
+    PD_TRY(pd_comm_broadcast(comm, run->velocity, weights * sizeof *w, 0, err));
+    if (run->ema) PD_TRY(pd_comm_broadcast(comm, run->ema, weights * sizeof *w, 0, err));
+    return pd_comm_broadcast(run->comm, &run->at, sizeof run->at, 0, err);
+}
+
 pd_status pd_train_run_open(pd_train_run *run, const char *config, bool resumed, pd_err *err)
 {
     char *path;
+    PD_TRY(share_state(run, err));
+    PD_TRY(pd_average_new(&run->average, run->params, run->device->comm, run->passes, err));
+    if (pd_comm_rank(run->comm) > 0) return PD_OK;
     PD_TRY(pd_make_dirs(run->dir, err));
     PD_TRY(pd_path_join(&path, run->dir, "config.json", run->arena, err));
     PD_TRY(pd_file_write(path, config, strlen(config), err));
@@ -77,15 +95,16 @@ bool pd_train_judge(pd_train_run *run, double result)
     return best;
 }
 
-pd_status pd_train_step(pd_train_run *run, int groups, pd_err *err)
+pd_status pd_train_step(pd_train_run *run, pd_err *err)
 {
     pd_sgd sgd = {.momentum = run->optimizer.momentum,
                   .weight_decay = run->optimizer.weight_decay,
                   .nesterov = run->optimizer.nesterov,
-                  .scale = 1.0 / groups};
+                  .scale = 1.0 / run->passes};
+    PD_TRY(pd_average_finish(run->average, err));
     if (run->optimizer.clip_norm > 0) {
         PD_TRY(pd_grad_norm(&run->grad_norm, run->device, run->params, err));
-        run->grad_norm /= groups;
+        run->grad_norm /= run->passes;
         const double factor = run->optimizer.clip_norm / (run->grad_norm + 1e-6);
         if (factor < 1) sgd.scale *= factor;
     }
@@ -115,6 +134,7 @@ pd_status pd_train_save(pd_train_run *run, const char *name, const pd_model_meta
                                       run->at.best, (double)run->at.images, (double)run->at.closed,
                                       (double)run->at.stale};
     const int64_t state_shape[1] = {STATE_SIZE};
+    if (pd_comm_rank(run->comm) > 0) return PD_OK;
     pd_arena *arena = pd_arena_new();
     if (!arena) return PD_FAIL(err, PD_ENOMEM, "out of memory for a checkpoint");
     pd_status status = PD_OK;
@@ -172,12 +192,13 @@ done:
     return status;
 }
 
-pd_status pd_train_resume_path(char **out, const char *dir, const char *resume, pd_arena *arena, pd_err *err)
+pd_status pd_train_resume_path(char **out, const pd_train_run *run, const char *resume, pd_arena *arena, pd_err *err)
 {
     char *path = NULL;
+    if (pd_comm_rank(run->comm) > 0) resume = NULL;
     if (resume && strcmp(resume, "auto") != 0) return pd_strdup(out, arena, resume, err);
     if (resume) {
-        PD_TRY(pd_path_join(&path, dir, "last.safetensors", arena, err));
+        PD_TRY(pd_path_join(&path, run->dir, "last.safetensors", arena, err));
         if (!pd_file_exists(path)) path = NULL;
     }
     *out = path;

@@ -3,10 +3,14 @@
  *
  * A run folder holds config.json, log.jsonl, events.out.tfevents.*, last.safetensors, best.safetensors, report.html.
  * last.safetensors is a usable model plus "train." tensors: momentum, the moving average, and train.state (position and
- * best result). A run killed at any moment goes on from the last whole file with the very same weights. */
+ * best result). A run killed at any moment goes on from the last whole file with the very same weights.
+ *
+ * Several processes (device->comm): each steps its own copy with the same averaged gradients, so all stay the same; rank 0
+ * alone reads and writes the folder. */
 #ifndef PD_TRAIN_RUN_H
 #define PD_TRAIN_RUN_H
 
+#include "engine/average.h"
 #include "engine/checkpoint.h"
 #include "engine/log.h"
 #include "engine/schedule.h"
@@ -37,8 +41,11 @@ typedef struct pd_train_run {
     pd_schedule schedule;
     double ema_decay; /* 0: no moving average */
     int64_t total_epochs, total_steps;
+    int passes;       /* backward runs per step; 1 unless changed before pd_train_run_open */
+    pd_comm *comm;    /* the processes, host memory; NULL, alone, unless changed before pd_train_run_open */
     int64_t patience; /* the run ends after so many validations without a better result; 0, the default: it does not */
     float *velocity, *ema; /* blocks beside the weights */
+    pd_average *average;   /* over the processes; pd_train_run_open makes it */
     pd_train_position at;
     double lr, grad_norm; /* of the last step; grad_norm NaN unless clipping */
     pd_log *log;
@@ -57,12 +64,13 @@ bool pd_train_going(const pd_train_run *run);
 /* Takes note of a validation's result; larger is better. True: the best so far. */
 bool pd_train_judge(pd_train_run *run, double result);
 
-/* Makes the folder, writes config.json and opens the log (lines behind run->at.step are dropped when resuming). */
+/* Makes the folder, writes config.json and opens the log (lines behind run->at.step are dropped when resuming). What rank 0
+ * has, weights, state and position, becomes everyone's; other ranks have no log. */
 pd_status pd_train_run_open(pd_train_run *run, const char *config, bool resumed, pd_err *err);
 
-/* Clips, takes one optimiser step with gradients that are sums over `groups` (each counts 1 / groups), moves the average
- * and the counters. */
-pd_status pd_train_step(pd_train_run *run, int groups, pd_err *err);
+/* Averages the gradients, which are sums over `passes` backward runs, over these and over the processes; clips, takes one
+ * optimiser step, moves the average of the weights and the counters. */
+pd_status pd_train_step(pd_train_run *run, pd_err *err);
 
 /* Writes DIR/name with model metadata and everything that resuming needs; weights_only: the model alone, with the moving
  * average in place of the weights where there is one. */
@@ -71,8 +79,9 @@ pd_status pd_train_save(pd_train_run *run, const char *name, const pd_model_meta
 /* Goes on from a file: parameters, optimiser, position. */
 pd_status pd_train_resume(pd_train_run *run, const char *path, pd_err *err);
 
-/* DIR/last.safetensors if it is there and "auto" was asked for; the given path otherwise; NULL: nothing to resume. */
-pd_status pd_train_resume_path(char **out, const char *dir, const char *resume, pd_arena *arena, pd_err *err);
+/* DIR/last.safetensors if it is there and "auto" was asked for; the given path otherwise; NULL: nothing to resume, or this
+ * is not rank 0. */
+pd_status pd_train_resume_path(char **out, const pd_train_run *run, const char *resume, pd_arena *arena, pd_err *err);
 
 /* Exchanges weights and their moving average (for validation); no effect without one. */
 pd_status pd_train_swap_ema(pd_train_run *run, pd_err *err);
