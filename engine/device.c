@@ -1,5 +1,6 @@
 #include "engine/device.h"
 #include "engine/arena.h"
+#include "engine/comm.h"
 #include "engine/plugin.h"
 
 #include <dlfcn.h>
@@ -208,6 +209,7 @@ pd_status pd_device_open(pd_device **out, const char *name, int threads, pd_err 
 void pd_device_close(pd_device *device)
 {
     if (!device) return;
+    if (device->comm && device->kind != PD_CPU) pd_comm_close(device->comm, 0); /* the CPU's is the host's */
     if (device->library_free) device->library_free(device->library);
     pd_pool_free(device->pool);
     if (device->close) device->close(device);

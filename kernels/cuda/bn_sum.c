@@ -1,4 +1,5 @@
 #include "kernels/cuda/bn_sum.h"
+#include "engine/comm.h"
 #include "kernels/bn_sum_node.h"
 #include "kernels/cuda/ops.h"
 
@@ -112,6 +113,14 @@ static pd_status bn_plan(pd_node *node, pd_device *device, pd_err *err)
     return PD_OK;
 }
 
+/* Sums of all processes, where those train together and the statistics are theirs. */
+static pd_status share_sums(const pd_bn_maps *m, bool sync, const pd_run *run, double *sums, double *count, pd_err *err)
+{
+    if (!sync) return PD_OK;
+    PD_TRY(pd_comm_start_sum(run->device->comm, sums, 2 * (size_t)m->branches * (size_t)m->c, PD_COMM_F64, err));
+    return pd_comm_sum(run->device->comm, count, 1, PD_COMM_F64, err);
+}
+
 static pd_status bn_fwd(pd_node *node, const pd_run *run, pd_err *err)
 {
     const bn_args *a = node->args;
@@ -124,9 +133,10 @@ static pd_status bn_fwd(pd_node *node, const pd_run *run, pd_err *err)
     if (a->set.batch_stats) {
         const int chunks = pd_bn_chunks(&m);
         PD_CUDA_TRY(pd_bn_sums(&m, chunks, f.partial, s), err);
-        PD_CUDA_TRY(pd_bn_totals(&m, chunks, f.partial, true, f.sums, s), err);
+        PD_CUDA_TRY(pd_bn_totals(&m, chunks, f.partial, !a->set.sync, f.sums, s), err);
         PD_CUDA_TRY(pd_bn_count(f.count, (double)(m.samples * m.rows), s), err);
-        PD_CUDA_TRY(pd_bn_finish(&m, &v, f.sums, f.count, true, a->set.eps, a->set.momentum, node->saved, s), err);
+        PD_TRY(share_sums(&m, a->set.sync, run, f.sums, f.count, err));
+        PD_CUDA_TRY(pd_bn_finish(&m, &v, f.sums, f.count, !a->set.sync, a->set.eps, a->set.momentum, node->saved, s), err);
     } else {
         PD_CUDA_TRY(pd_bn_running(&m, &v, a->set.eps, node->saved, s), err);
     }
@@ -155,6 +165,7 @@ static pd_status bn_bwd(pd_node *node, const pd_run *run, pd_err *err)
         PD_CUDA_TRY(
             pd_bn_grad_gate(&m, &v, node->saved, b.total, node->in[GATE]->grad, pd_adds_grad(node, GATE, run), s), err);
     PD_CUDA_TRY(pd_bn_count(b.count, (double)(m.samples * m.rows), s), err);
+    PD_TRY(share_sums(&m, a->set.sync, run, b.sums, b.count, err));
     PD_CUDA_TRY(pd_bn_grad_coefficients(&m, &v, node->saved, b.sums, a->set.batch_stats ? b.count : NULL, b.pqr, s),
                 err);
     const bool residual = node->in[RESIDUAL] && pd_wants_grad(node, RESIDUAL);

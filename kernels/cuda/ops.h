@@ -2,6 +2,7 @@
 #ifndef PD_CUDA_OPS_H
 #define PD_CUDA_OPS_H
 
+#include "engine/comm.h"
 #include "engine/tape.h"
 #include "kernels/sgd.h"
 
@@ -20,5 +21,6 @@ extern const pd_kernel pd_cuda_subsample;
 extern const pd_kernel pd_cuda_upsample_add;
 
 extern const pd_update_kernels pd_cuda_update;
+extern const pd_comm_maker pd_cuda_comm; /* where the build found NCCL */
 
 #endif

@@ -14,6 +14,9 @@ static const struct {
     {"bn_sum_frozen_relu", &pd_cuda_bn_sum},
     {"bn_sum_relu", &pd_cuda_bn_sum},
     {"channel_means", &pd_cuda_channel_means},
+#ifdef PD_HAVE_NCCL
+    {"comm", &pd_cuda_comm},
+#endif
     {"conv", &pd_cuda_conv},
     {"conv_bank", &pd_cuda_conv_bank},
     {"conv_relu", &pd_cuda_conv},
