@@ -277,11 +277,26 @@ pd_status pd_cuda_open(pd_device **out, int index, pd_err *err)
     return PD_OK;
 }
 
+static pd_status cannot_run(pd_node *node, const pd_run *run, pd_err *err)
+{
+    return PD_FAIL(err, PD_EDEVICE, "%s: %s only plans", node->op->name, run->device->name);
+}
+
+/* Operations that have no kernel here still have their place in a plan. */
+static const void *offline_find(pd_device *device, const char *name)
+{
+    static const pd_kernel nothing = {NULL, cannot_run, cannot_run, NULL};
+    const void *found = pd_cuda_find(device, name);
+    return found ? found : &nothing;
+}
+
 pd_status pd_cuda_open_offline(pd_device **out, const char *json, pd_err *err)
 {
     pd_cuda *c = new_device(0);
     if (!c) return PD_FAIL(err, PD_ENOMEM, "out of memory for a device");
     c->offline = true;
+    c->device.find = offline_find;
+    c->device.graph_begin = NULL;
     snprintf(c->device.name, sizeof c->device.name, "cuda (offline)");
     const pd_status status = pd_gconv_open(&c->conv, c, json, err);
     if (status != PD_OK) {
