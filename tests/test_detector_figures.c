@@ -1,6 +1,7 @@
 /* Parameters and multiply-accumulates of detectors: the figures of mmdetection's counting tool, with ResNet-50 and 80
  * classes; and the memory that training takes, against a plan that trains. */
 #include "tests/golden_detector.h"
+#include "tests/programs.h"
 #include "tools/detector_figures.h"
 
 static const struct {
@@ -93,10 +94,41 @@ static void test_memory(pd_detector_type type)
     pd_detector_free(d);
 }
 
+/* What pd_info prints of the reference's two detectors, and the time of a small one. */
+static void test_program(void)
+{
+    static const struct {
+        const char *config, *parts[3];
+    } said[] = {
+        {"retina_r50", {"RetinaNet, resnet50, 80 classes, one image of 1280x800", "239.317", "37.743"}},
+        {"cascade_r50", {"Cascade R-CNN, resnet50, 80 classes, one image of 1280x800", "234.707", "69.169"}},
+    };
+    pd_child c = {0};
+    for (size_t i = 0; i < sizeof said / sizeof *said; i++) {
+        PD_ROW(said[i].config);
+        pd_child_run(&c, NULL, PD_BIN_DIR, "pd_info %s/configs/%s.json", PD_SOURCE_DIR, said[i].config);
+        PD_CHECK_INT(c.code, 0);
+        for (int k = 0; k < 3; k++) PD_CHECK_MSG(strstr(c.out, said[i].parts[k]), "no %s in: %s", said[i].parts[k], c.out);
+    }
+    for (int i = 0; i < 2; i++) {
+        pd_json_doc *doc = NULL;
+        PD_ROW(i ? "latency of demo_cascade" : "latency of demo_retina");
+        pd_child_run(&c, NULL, PD_BIN_DIR, "pd_info %s/configs/%s.json --input 64x64 --latency --json", PD_SOURCE_DIR,
+                     i ? "demo_cascade_pd_b_r18" : "demo_retina_pd_a_r18");
+        PD_CHECK_INT(c.code, 0);
+        PD_CHECK_OK(pd_json_parse(&doc, "pd_info", c.out, strlen(c.out), &err));
+        const double ms = doc ? golden_number(pd_json_root(doc), "latency_ms") : NAN;
+        PD_CHECK_MSG(ms > 0.1 && ms < 1e5, "%g ms", ms);
+        pd_json_close(doc);
+    }
+    pd_child_free(&c);
+}
+
 int main(void)
 {
     PD_CHECK_OK(pd_device_open(&device, "cpu", 1, &err));
     test_counts();
+    test_program();
     test_memory(PD_RETINANET);
     test_memory(PD_CASCADE_RCNN);
     test_memory(PD_FASTER_RCNN);

@@ -82,6 +82,13 @@ static pd_status print_table(bool json, pd_err *err)
     return status;
 }
 
+/* Puts v into the n sorted numbers. */
+static void insert(double *sorted, int n, double v)
+{
+    for (; n > 0 && v < sorted[n - 1]; n--) sorted[n] = sorted[n - 1];
+    sorted[n] = v;
+}
+
 /* Median milliseconds of one image, folded, with made-up weights. */
 static pd_status time_folded(double *ms, pd_arch arch, const options *o, pd_err *err)
 {
@@ -102,13 +109,7 @@ static pd_status time_folded(double *ms, pd_arch arch, const options *o, pd_err 
     for (int i = -3; i < RUNS; i++) {
         const double start = pd_seconds();
         PD_TRY_DONE(pd_classifier_run(c, PD_FORM_FOLDED, x, 1, o->size[1], o->size[0], &y, err));
-        if (i < 0) continue;
-        t[i] = 1e3 * (pd_seconds() - start);
-        for (int k = i; k > 0 && t[k] < t[k - 1]; k--) {
-            const double swap = t[k];
-            t[k] = t[k - 1];
-            t[k - 1] = swap;
-        }
+        if (i >= 0) insert(t, i, 1e3 * (pd_seconds() - start));
     }
     *ms = t[RUNS / 2];
 done:
@@ -162,8 +163,46 @@ static pd_status describe(pd_arch arch, options *o, pd_err *err)
 
 /* ---- detectors ---- */
 
-static void put_figures(pd_json_writer *w, const pd_figures *f, const char *params, const char *trainable,
-                        const char *gmac)
+/* Median milliseconds from one image to its detections, folded, with made-up weights. */
+static pd_status time_detector(double *ms, const pd_detector_settings *settings, const options *o, pd_err *err)
+{
+    enum { RUNS = 9 };
+    const int w = o->size[0], h = o->size[1];
+    const size_t values = (size_t)h * (size_t)w * 3;
+    double t[RUNS];
+    pd_detector *d = NULL;
+    float *x = NULL;
+    pd_detection *found = NULL;
+    int count;
+    pd_status status = PD_OK;
+    pd_detector_settings set = *settings;
+    pd_image_info info = {.h = h, .w = w, .pad_h = h, .pad_w = w, .ori_h = h, .ori_w = w, .scale_x = 1, .scale_y = 1};
+    pd_batch image = {.n = 1, .h = h, .w = w, .info = &info};
+    set.folded = true;
+    set.train = false;
+    PD_TRY_DONE(pd_detector_new(&d, o->device, &set, err));
+    PD_TRY_DONE(pd_params_init(pd_detector_params(d), 1, err));
+    image.pixels = x = malloc(values * sizeof *x);
+    found = malloc((size_t)set.test.max_per_image * sizeof *found);
+    if (!x || !found) {
+        status = PD_FAIL(err, PD_ENOMEM, "out of memory for an image");
+        goto done;
+    }
+    for (size_t i = 0; i < values; i++) x[i] = (float)(i % 251) / 60 - 2;
+    for (int i = -2; i < RUNS; i++) {
+        const double start = pd_seconds();
+        PD_TRY_DONE(pd_detector_detect(d, PD_FORM_FOLDED, &image, found, &count, err));
+        if (i >= 0) insert(t, i, 1e3 * (pd_seconds() - start));
+    }
+    *ms = t[RUNS / 2];
+done:
+    free(x);
+    free(found);
+    pd_detector_free(d);
+    return status;
+}
+
+static void put_figures(pd_json_writer *w, const pd_figures *f, const char *params, const char *trainable, const char *gmac)
 {
     pd_json_put_double(w, params, f->params);
     pd_json_put_double(w, trainable, f->trainable);
@@ -171,7 +210,7 @@ static void put_figures(pd_json_writer *w, const pd_figures *f, const char *para
 }
 
 static pd_status print_detector_json(const pd_detector_settings *set, const options *o, const pd_detector_figures *f,
-                                     const pd_detector_figures *whole, int batch, size_t bytes, pd_err *err)
+                                     const pd_detector_figures *whole, int batch, size_t bytes, double ms, pd_err *err)
 {
     char name[32], *text;
     pd_json_writer *w = pd_json_object();
@@ -193,6 +232,7 @@ static pd_status print_detector_json(const pd_detector_settings *set, const opti
     put_figures(w, &whole->total, "training_params_total", "training_params_trainable", "training_gmac");
     pd_json_put_int(w, "training_batch", batch);
     pd_json_put_double(w, "training_bytes", (double)bytes);
+    if (o->latency) pd_json_put_double(w, "latency_ms", ms);
     pd_arena *arena = pd_arena_new();
     const pd_status status =
         arena ? pd_json_finish(&text, w, true, arena, err) : PD_FAIL(err, PD_ENOMEM, "out of memory");
@@ -210,22 +250,24 @@ static pd_status describe_detector(const pd_detector_settings *set, int batch, o
 {
     pd_detector_figures f, whole;
     size_t bytes;
+    double ms = 0;
     char name[32];
     if (!o->size[0]) o->size[0] = 1280, o->size[1] = 800;
     const int w = o->size[0], h = o->size[1];
     PD_TRY(pd_count_detector(&f, PD_FORM_COUNT, set, h, w, err));
     PD_TRY(pd_count_detector(&whole, PD_FORM_EVAL, set, h, w, err));
     PD_TRY(pd_detector_training_bytes(&bytes, o->device, set, batch, h, w, err));
-    if (o->json) return print_detector_json(set, o, &f, &whole, batch, bytes, err);
-    printf("%s, %s%s%s%s, %d classes, one image of %dx%d\n", pd_detector_title(set->type),
-           pd_arch_name(name, set->arch), set->arch.branches ? " (" : "", pd_branches_text(set->arch.branches),
-           set->arch.branches ? ")" : "", set->classes, w, h);
+    if (o->latency) PD_TRY(time_detector(&ms, set, o, err));
+    if (o->json) return print_detector_json(set, o, &f, &whole, batch, bytes, ms, err);
+    printf("%s, %s%s%s%s, %d classes, one image of %dx%d\n", pd_detector_title(set->type), pd_arch_name(name, set->arch),
+           set->arch.branches ? " (" : "", pd_branches_text(set->arch.branches), set->arch.branches ? ")" : "", set->classes, w, h);
     printf("  %-18s %9s %15s %11s\n", "", "GMAC", "M parameters", "trained");
     for (int k = 0; k < PD_PARTS; k++)
         if (f.part[k].params > 0) print_row(pd_part_names[k], &f.part[k]);
     print_row("total", &f.total);
     if (set->arch.branches) print_row("in training form", &whole.total);
     printf("  training takes %.2f GB for %d images at a time\n", (double)bytes / 1e9, batch);
+    if (o->latency) printf("  folded latency %.1f ms, from the image to its detections\n", ms);
     return PD_OK;
 }
 
