@@ -1,6 +1,6 @@
 #include "kernels/panel_taps.h"
 #include "engine/arena.h"
-#include "kernels/simd.h"
+#include "kernels/winograd_simd.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -74,88 +74,122 @@ static bool all_zero(const float *v)
     return true;
 }
 
-static pd_status make_part(pd_part *p, const pd_panel_taps *t, const float *turned, pd_err *err)
+static float largest(const float *v)
+{
+    float top = 0;
+    for (int i = 0; i < PD_PANEL; i++) top = fmaxf(top, fabsf(v[i]));
+    return top;
+}
+
+/* One row of a part: `width` kernels weight beside weight. */
+static void make_row(pd_part *p, size_t n, const float *const *from, size_t width)
+{
+    float top = 0;
+    for (size_t j = 0; j < width; j++) top = fmaxf(top, largest(from[j]));
+    p->scale[n] = top / 32767;
+    for (size_t j = 0; j < width; j++)
+        for (size_t o = 0; o < PD_PANEL; o++)
+            p->value[(n * PD_PANEL + o) * width + j] = (int16_t)lrintf(from[j][o] / top * 32767);
+}
+
+/* turned: the kernels of this part. */
+static pd_status make_part(pd_part *p, const pd_panel_taps *t, const float *const *turned, pd_err *err)
 {
     const size_t panels = pd_panels(t->k), c = (size_t)t->c, taps = (size_t)t->taps, rows = panels * c * taps;
+    const size_t width = p->second < 0 ? 1 : 2;
     size_t used = 0, n = 0;
-    for (size_t i = 0; i < rows; i++) used += !all_zero(turned + i * PD_PANEL);
+    for (size_t i = 0; i < rows; i++)
+        used += !all_zero(turned[0] + i * PD_PANEL) || (width == 2 && !all_zero(turned[1] + i * PD_PANEL));
     p->present = calloc(panels * c, sizeof *p->present);
     p->start = calloc(panels * chunks_of(t) + 1, sizeof *p->start);
     if (!p->present || !p->start) return PD_FAIL(err, PD_ENOMEM, "out of memory for kernels to mix");
     PD_TRY(t->device->alloc(t->device, (void **)&p->scale, (used + 1) * sizeof *p->scale, err));
-    PD_TRY(t->device->alloc(t->device, (void **)&p->value, (used + 1) * PD_PANEL * sizeof *p->value, err));
+    PD_TRY(t->device->alloc(t->device, (void **)&p->value, (used + 1) * PD_PANEL * width * sizeof *p->value, err));
     for (size_t i = 0; i < rows; i++) {
         const size_t channel = i / taps % c, panel = i / taps / c;
-        const float *from = turned + i * PD_PANEL;
+        const float *const from[2] = {turned[0] + i * PD_PANEL, width == 2 ? turned[1] + i * PD_PANEL : NULL};
         if (i % taps == 0 && channel % PD_TAPS_CHUNK == 0)
             p->start[panel * chunks_of(t) + channel / PD_TAPS_CHUNK] = (uint32_t)n;
-        if (all_zero(from)) continue;
+        if (all_zero(from[0]) && (width == 1 || all_zero(from[1]))) continue;
         p->present[panel * c + channel] |= (uint16_t)(1u << i % taps);
-        float top = 0;
-        for (int o = 0; o < PD_PANEL; o++) top = fmaxf(top, fabsf(from[o]));
-        p->scale[n] = top / 32767;
-        for (size_t o = 0; o < PD_PANEL; o++) p->value[n * PD_PANEL + o] = (int16_t)lrintf(from[o] / top * 32767);
-        n++;
+        make_row(p, n++, from, width);
     }
     p->start[panels * chunks_of(t)] = (uint32_t)n;
     return PD_OK;
 }
 
+static bool is_dense(const pd_panel_taps *t, const float *turned)
+{
+    const size_t rows = pd_panels(t->k) * (size_t)t->c * (size_t)t->taps;
+    size_t used = 0;
+    for (size_t i = 0; i < rows; i++) used += !all_zero(turned + i * PD_PANEL);
+    return 4 * used >= 3 * rows;
+}
+
+/* Two dense kernels at a time become one part; the others are parts of their own. */
+static pd_status make_parts(pd_panel_taps *t, const float *turned, pd_err *err)
+{
+    const size_t floats = turned_bytes(t) / sizeof *turned;
+    int waiting = -1; /* a dense kernel without a partner */
+    for (int i = 0; i < PD_MIX_MAX; i++) free_part(t->device, &t->part[i]);
+    t->parts = 0;
+    for (int i = 0; i < t->g; i++) {
+        const bool dense = is_dense(t, turned + (size_t)i * floats);
+        if (dense && waiting >= 0) {
+            t->part[waiting].second = i;
+            waiting = -1;
+            continue;
+        }
+        if (dense) waiting = t->parts;
+        t->part[t->parts++] = (pd_part){.kernel = i, .second = -1};
+    }
+    for (int i = 0; i < t->parts; i++) {
+        pd_part *p = &t->part[i];
+        const float *const from[2] = {turned + (size_t)p->kernel * floats,
+                                      p->second < 0 ? NULL : turned + (size_t)p->second * floats};
+        PD_TRY(make_part(p, t, from, err));
+    }
+    return PD_OK;
+}
+
 pd_status pd_panel_taps_set(pd_panel_taps *t, const float *w, pd_err *err)
 {
-    const size_t count = (size_t)t->k * (size_t)t->taps * (size_t)t->c;
+    const size_t count = (size_t)t->k * (size_t)t->taps * (size_t)t->c, floats = turned_bytes(t) / sizeof *w;
     turning a = {t, w, t->single};
-    pd_status status = PD_OK;
-    if (t->g > 1) PD_TRY(t->device->alloc(t->device, (void **)&a.to, turned_bytes(t), err));
-    for (int i = 0; i < t->g && status == PD_OK; i++) {
-        a.w = w + (size_t)i * count;
+    float *all = NULL;
+    if (t->single) {
         pd_parallel(t->device->pool, pd_panels(t->k), turn_panels, &a);
-        if (t->g == 1) break;
-        free_part(t->device, &t->part[i]);
-        status = make_part(&t->part[i], t, a.to, err);
+        return PD_OK;
     }
-    if (t->g > 1) t->device->release(t->device, a.to);
+    PD_TRY(t->device->alloc(t->device, (void **)&all, (size_t)t->g * turned_bytes(t), err));
+    for (int i = 0; i < t->g; i++) {
+        a.w = w + (size_t)i * count;
+        a.to = all + (size_t)i * floats;
+        pd_parallel(t->device->pool, pd_panels(t->k), turn_panels, &a);
+    }
+    const pd_status status = make_parts(t, all, err);
+    t->device->release(t->device, all);
     return status;
 }
 
-/* Adds (or sets) a * part to the taps of one channel; returns how many rows of values were used. */
-PD_INLINE size_t add_part(float *restrict to, const float *restrict scale, const int16_t *restrict value,
-                          unsigned present, float a, const bool set)
+/* Both gates as 16-bit numbers whose larger one is 32767; returns what one of them is worth. */
+static float pair_gates(float a, float b, int *gates)
 {
-    size_t n = 0;
-    for (; present; present &= present - 1, n++) {
-        float *restrict v = to + (size_t)__builtin_ctz(present) * PD_PANEL;
-        const float s = a * scale[n];
-        const int16_t *restrict from = value + n * PD_PANEL;
-        for (int o = 0; o < PD_PANEL; o++) v[o] = s * (float)from[o] + (set ? 0.f : v[o]);
-    }
-    return n;
-}
-
-PD_CLONES static void mix_channels(pd_taps_walk *w, size_t count, float *room)
-{
-    const pd_panel_taps *t = w->t;
-    const size_t width = channel_floats(t), c = (size_t)t->c;
-    const unsigned all = (1u << t->taps) - 1;
-    for (const size_t end = w->channel + count; w->channel < end; w->channel++, room += width)
-        for (int i = 0; i < t->g; i++) {
-            const pd_part *p = &t->part[i];
-            const float *scale = p->scale + w->at[i];
-            const int16_t *value = p->value + w->at[i] * PD_PANEL;
-            const unsigned present = p->present[w->panel * c + w->channel];
-            if (i == 0 && present != all) memset(room, 0, width * sizeof *room);
-            if (i == 0)
-                w->at[i] += add_part(room, scale, value, present, w->mix[i], true);
-            else
-                w->at[i] += add_part(room, scale, value, present, w->mix[i], false);
-        }
+    const float top = fmaxf(fabsf(a), fabsf(b));
+    if (top == 0) return 0;
+    const uint16_t low = (uint16_t)(int16_t)lrintf(a / top * 32767), high = (uint16_t)(int16_t)lrintf(b / top * 32767);
+    *gates = (int)((uint32_t)high << 16 | low);
+    return top / 32767;
 }
 
 pd_taps_walk pd_panel_taps_begin(const pd_panel_taps *t, const float *mix, size_t panel, int first)
 {
-    pd_taps_walk w = {.t = t, .mix = mix, .panel = panel, .channel = (size_t)first};
-    for (int i = 0; i < t->g && !t->single; i++)
-        w.at[i] = t->part[i].start[panel * chunks_of(t) + (size_t)first / PD_TAPS_CHUNK];
+    pd_taps_walk w = {.t = t, .panel = panel, .channel = (size_t)first};
+    for (int i = 0; i < t->parts; i++) {
+        const pd_part *p = &t->part[i];
+        w.at[i] = p->start[panel * chunks_of(t) + (size_t)first / PD_TAPS_CHUNK];
+        w.factor[i] = p->second < 0 ? mix[p->kernel] : pair_gates(mix[p->kernel], mix[p->second], &w.gates[i]);
+    }
     return w;
 }
 
@@ -166,7 +200,7 @@ const float *pd_panel_taps_next(pd_taps_walk *w, int count, float *room)
         w->channel += (size_t)count;
         return taps;
     }
-    mix_channels(w, (size_t)count, room);
+    pd_wino_isa()->mix(w, (size_t)count, room);
     return room;
 }
 
@@ -186,10 +220,11 @@ void pd_panel_taps_fetch(const pd_panel_taps *t, size_t panel, int first, int co
                     (size_t)count * channel_floats(t) * sizeof(float), step, steps);
         return;
     }
-    for (int i = 0; i < t->g; i++) {
+    for (int i = 0; i < t->parts; i++) {
         const pd_part *p = &t->part[i];
-        const size_t begin = p->start[chunk], n = p->start[chunk + 1] - begin;
-        fetch_bytes(p->value + begin * PD_PANEL, n * PD_PANEL * sizeof *p->value, step, steps);
+        const size_t begin = p->start[chunk], n = p->start[chunk + 1] - begin,
+                     row = p->second < 0 ? PD_PANEL : 2 * PD_PANEL;
+        fetch_bytes(p->value + begin * row, n * row * sizeof *p->value, step, steps);
         fetch_bytes(p->scale + begin, n * sizeof *p->scale, step, steps);
     }
 }

@@ -7,8 +7,9 @@
  * A single kernel is kept in float32. Kernels to mix are kept as 16-bit numbers with a scale for every 32 of them,
  * because mixing costs memory traffic: a weight is off by at most 2^-16 of the largest of its 32 (the folded PD-B
  * networks stay within 1e-4 of the reference, tests/test_paradise.c). Where all 32 are zero nothing is kept: a folded
- * 3x1 + 1x3 has 4 empty taps of 9, of a folded kernel of 64 groups most is empty. Read-only while it is used: any
- * number of threads. */
+ * 3x1 + 1x3 has 4 empty taps of 9, of a folded kernel of 64 groups most is empty. Two kernels that are not sparse lie
+ * weight beside weight under one scale: then one integer instruction mixes 16 pairs, with the two gates as 16-bit
+ * numbers too. Read-only while it is used: any number of threads. */
 #ifndef PD_PANEL_TAPS_H
 #define PD_PANEL_TAPS_H
 
@@ -21,12 +22,13 @@
 #define PD_TAPS_CHUNK 64 /* channels that are taken at a time */
 #define PD_MIX_MAX 4
 
-/* One of several kernels: its parts that are not zero, in the order of taps. */
+/* One of several kernels, or two of them: its rows of 32 that are not zero, in the order of taps. */
 typedef struct pd_part {
-    uint16_t *present; /* (panels, c): bit t: tap t is there */
-    uint32_t *start;   /* (panels, chunks of c): index of the chunk's first part */
-    float *scale;      /* (parts) */
-    int16_t *value;    /* (parts, PD_PANEL) */
+    int kernel, second; /* second: -1 where there is one */
+    uint16_t *present;  /* (panels, c): bit t: tap t is there */
+    uint32_t *start;    /* (panels, chunks of c): index of the chunk's first row */
+    float *scale;       /* (rows) */
+    int16_t *value;     /* (rows, PD_PANEL), of two (rows, PD_PANEL, 2) */
 } pd_part;
 
 typedef struct pd_panel_taps {
@@ -34,6 +36,7 @@ typedef struct pd_panel_taps {
     int g, k, c, taps;
     float *single;            /* g = 1 */
     pd_part part[PD_MIX_MAX]; /* g > 1 */
+    int parts;
 } pd_panel_taps;
 
 /* taps <= 16. */
@@ -47,13 +50,14 @@ pd_status pd_panel_taps_set(pd_panel_taps *t, const float *w, pd_err *err);
  * kernel. */
 typedef struct pd_taps_walk {
     const pd_panel_taps *t;
-    const float *mix;
-    size_t panel, channel, at[PD_MIX_MAX];
+    size_t panel, channel, at[PD_MIX_MAX]; /* at: row of each part */
+    float factor[PD_MIX_MAX];              /* of a part's scales */
+    int gates[PD_MIX_MAX];                 /* of a part of two: both as 16-bit numbers, the first one low */
 } pd_taps_walk;
 pd_taps_walk pd_panel_taps_begin(const pd_panel_taps *t, const float *mix, size_t panel, int first);
 
 /* (count, taps, PD_PANEL) of the next `count` channels: the single kernel, or the sum of mix[i] * kernel i, written
- * into room (count * taps * PD_PANEL floats). */
+ * into room (count * taps * PD_PANEL floats). Mixing needs a processor that winograd.h runs on. */
 const float *pd_panel_taps_next(pd_taps_walk *walk, int count, float *room);
 
 /* Asks for share `step` of `steps` of what a walk over these channels will read, so that it comes while something else

@@ -17,6 +17,12 @@
 #define SUB _mm256_sub_ps
 #define MUL _mm256_mul_ps
 #define MAX _mm256_max_ps
+#define VECI __m256i
+#define SET1I _mm256_set1_epi32
+#define LOADI(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
+#define LOAD_WIDENED(p) _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+#define PAIRS _mm256_madd_epi16
+#define TO_FLOAT _mm256_cvtepi32_ps
 
 /* 8 x 8: pairs, fours, halves. */
 FN void transpose(__m256 r[8])

@@ -3,7 +3,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-#define TARGET __attribute__((target("avx512f,avx512dq")))
+#define TARGET __attribute__((target("avx512f,avx512dq,avx512bw")))
 #define FN TARGET __attribute__((always_inline)) static inline
 #define UNROLL _Pragma("GCC unroll 16")
 #define VEC __m512
@@ -17,6 +17,12 @@
 #define SUB _mm512_sub_ps
 #define MUL _mm512_mul_ps
 #define MAX _mm512_max_ps
+#define VECI __m512i
+#define SET1I _mm512_set1_epi32
+#define LOADI(p) _mm512_loadu_si512((const void *)(p))
+#define LOAD_WIDENED(p) _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
+#define PAIRS _mm512_madd_epi16
+#define TO_FLOAT _mm512_cvtepi32_ps
 
 /* 16 x 16: pairs, fours, then the 128-bit quarters. */
 FN void transpose(__m512 r[16])

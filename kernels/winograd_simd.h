@@ -48,6 +48,8 @@ typedef struct wino_isa {
                     bool add);
     void (*by_columns)(const float *a, size_t astride, const float *b, size_t bstride, size_t depth, float *out,
                        bool add);
+    /* Mixes the taps of the walk's next `count` channels: to[(c * taps + tap) * PANEL + k]. */
+    void (*mix)(pd_taps_walk *walk, size_t count, float *to);
 } wino_isa;
 
 extern const wino_isa pd_wino_avx512, pd_wino_avx2;
@@ -417,9 +419,78 @@ TARGET static void by_columns(const float *a, size_t astride, const float *b, si
         multiply(a + r, 1, astride, b, bstride, depth, out + r * PANEL, add, MAC_ROWS);
 }
 
+/* Row n of a part, times its scale and gates, added to sum. */
+FN void mix_row(const pd_part *p, size_t n, const bool two, float factor, VECI gates, VEC sum[VECS])
+{
+    const VEC scale = SET1(p->scale[n] * factor);
+    UNROLL for (int v = 0; v < VECS; v++)
+    {
+        const VECI whole = two ? PAIRS(LOADI(p->value + (n * PANEL + (size_t)v * LANES) * 2), gates)
+                               : LOAD_WIDENED(p->value + n * PANEL + (size_t)v * LANES);
+        sum[v] = FMA(TO_FLOAT(whole), scale, sum[v]);
+    }
+}
+
+/* Adds a part's rows of one channel to the taps; returns the row behind them. */
+FN size_t mix_rows(const pd_part *p, size_t n, unsigned present, const bool two, float factor, VECI gates, float *to)
+{
+    for (; present; present &= present - 1) {
+        float *row = to + (size_t)__builtin_ctz(present) * PANEL;
+        VEC sum[VECS];
+        UNROLL for (int v = 0; v < VECS; v++) sum[v] = LOAD(row + v * LANES);
+        mix_row(p, n++, two, factor, gates, sum);
+        UNROLL for (int v = 0; v < VECS; v++) STORE(row + v * LANES, sum[v]);
+    }
+    return n;
+}
+
+#define CROSS 0xbau /* the taps of 3x1 and 1x3 in a 3x3 kernel */
+
+/* The usual beginning of a channel: all nine taps of a part of two, and the cross of the next part. */
+FN void mix_crossed(const pd_part *p, const size_t at[2], const float factor[2], VECI gates, float *to)
+{
+    size_t n = at[1];
+    UNROLL for (size_t tap = 0; tap < 9; tap++)
+    {
+        VEC sum[VECS];
+        UNROLL for (int v = 0; v < VECS; v++) sum[v] = SET1(0.f);
+        mix_row(&p[0], at[0] + tap, true, factor[0], gates, sum);
+        if (CROSS >> tap & 1u) mix_row(&p[1], n++, false, factor[1], gates, sum);
+        UNROLL for (int v = 0; v < VECS; v++) STORE(to + tap * PANEL + v * LANES, sum[v]);
+    }
+}
+
+TARGET static void mix(pd_taps_walk *walk, size_t count, float *to)
+{
+    const pd_panel_taps *t = walk->t;
+    const pd_part *p = t->part;
+    const size_t c = (size_t)t->c, width = (size_t)t->taps * PANEL;
+    for (const size_t end = walk->channel + count; walk->channel < end; walk->channel++, to += width) {
+        const size_t channel = walk->panel * c + walk->channel;
+        int i = 0;
+        if (t->taps == 9 && t->parts > 1 && p[0].second >= 0 && p[1].second < 0 && p[0].present[channel] == 0x1ff &&
+            p[1].present[channel] == CROSS) {
+            mix_crossed(p, walk->at, walk->factor, SET1I(walk->gates[0]), to);
+            walk->at[0] += 9;
+            walk->at[1] += 5;
+            i = 2;
+        } else {
+            for (size_t o = 0; o < width; o += LANES) STORE(to + o, SET1(0.f));
+        }
+        for (; i < t->parts; i++) {
+            const unsigned present = p[i].present[channel];
+            const VECI gates = SET1I(walk->gates[i]);
+            if (p[i].second < 0)
+                walk->at[i] = mix_rows(&p[i], walk->at[i], present, false, walk->factor[i], gates, to);
+            else
+                walk->at[i] = mix_rows(&p[i], walk->at[i], present, true, walk->factor[i], gates, to);
+        }
+    }
+}
+
 #define WINO_TABLE                                                                                                     \
     {                                                                                                                  \
-        input, gradient, output, kernel, turned, flipped, taps, by_rows, by_columns                                    \
+        input, gradient, output, kernel, turned, flipped, taps, by_rows, by_columns, mix                               \
     }
 
 #endif

@@ -9,7 +9,8 @@ static const float zeros[CHUNK]; /* a pixel of the padding */
 const wino_isa *pd_wino_isa(void)
 {
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) return &pd_wino_avx512;
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
+        return &pd_wino_avx512;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &pd_wino_avx2;
 #endif
     return NULL;
