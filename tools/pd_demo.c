@@ -121,47 +121,56 @@ static pd_status run_programs(demo *d, pd_err *err)
 
 /* ---- the report ---- */
 
-enum { ROWS = 2, COLUMNS = 8, PICTURES = 12 };
+enum { ROWS = 2, COLUMNS = 8, STATS = COLUMNS - 2, PICTURES = 12 };
 static const char *const columns[COLUMNS] = {"model", "AP", "AP50", "AP75", "APs", "APm", "APl", "file"};
-static const char *const row_names[ROWS] = {"RetinaNet, PD-A-ResNet-18", "the same, folded"};
+static const struct {
+    const char *name, *file, *results;
+} models[ROWS] = {
+    {"RetinaNet, PD-A-ResNet-18", "det/best.safetensors", "results.json"},
+    {"the same, folded", "folded.safetensors", "results_folded.json"},
+};
 
 typedef struct table {
-    double stats[ROWS][6];
-    char *cells[ROWS * COLUMNS];
+    const char *cells[ROWS * COLUMNS];
 } table;
 
-static pd_status evaluate(demo *d, const pd_coco_gt *gt, const char *results, double stats[6], pd_err *err)
+static pd_status evaluate(demo *d, const pd_coco_gt *gt, const char *results, double stats[STATS], pd_err *err)
 {
     pd_coco_dt *dt = NULL;
     pd_coco_result *r = NULL;
     pd_status status = pd_coco_dt_open(&dt, gt, in_dir(d, results), NULL, NULL, err);
     if (status == PD_OK) status = pd_coco_evaluate(&r, gt, dt, NULL, NULL, err);
-    if (status == PD_OK) memcpy(stats, r->stats, 6 * sizeof *stats);
+    if (status == PD_OK) memcpy(stats, r->stats, STATS * sizeof *stats);
     pd_coco_result_free(r);
     pd_coco_dt_close(dt);
     return status;
 }
 
+/* The table's row of one model. */
+static pd_status make_row(demo *d, const char **cells, int model, const pd_coco_gt *gt, pd_err *err)
+{
+    double stats[STATS];
+    pd_bytes file;
+    char *text;
+    PD_TRY(evaluate(d, gt, models[model].results, stats, err));
+    cells[0] = models[model].name;
+    for (int i = 0; i < STATS; i++) {
+        PD_TRY(pd_format(&text, d->arena, err, "%.3f", stats[i]));
+        cells[i + 1] = stats[i] < 0 ? "-" : text; /* -1: there is no object of that size */
+    }
+    PD_TRY(pd_file_map(&file, in_dir(d, models[model].file), err));
+    const pd_status status = pd_format(&text, d->arena, err, "%.0f MB", (double)file.size / 1e6);
+    pd_file_unmap(&file);
+    cells[COLUMNS - 1] = text;
+    return status;
+}
+
 static pd_status make_table(demo *d, table *t, pd_err *err)
 {
-    static const char *const results[ROWS] = {"results.json", "results_folded.json"};
-    static const char *const files[ROWS] = {"det/best.safetensors", "folded.safetensors"};
-    pd_coco_gt *gt = NULL;
-    pd_status status = pd_coco_gt_open(&gt, in_dir(d, "shapes/coco/annotations/instances_val.json"), NULL, NULL, err);
-    for (int r = 0; r < ROWS && status == PD_OK; r++) {
-        status = evaluate(d, gt, results[r], t->stats[r], err);
-        char **cell = &t->cells[r * COLUMNS];
-        if (status == PD_OK) status = pd_strdup(&cell[0], d->arena, row_names[r], err);
-        for (int i = 0; i < 6 && status == PD_OK; i++) {
-            const double v = t->stats[r][i]; /* -1: no object of that size */
-            status =
-                v < 0 ? pd_strdup(&cell[i + 1], d->arena, "-", err) : pd_format(&cell[i + 1], d->arena, err, "%.3f", v);
-        }
-        pd_bytes bytes = {NULL, 0};
-        if (status == PD_OK) status = pd_file_map(&bytes, in_dir(d, files[r]), err);
-        if (status == PD_OK) status = pd_format(&cell[7], d->arena, err, "%.0f MB", (double)bytes.size / 1e6);
-        pd_file_unmap(&bytes);
-    }
+    pd_coco_gt *gt;
+    PD_TRY(pd_coco_gt_open(&gt, in_dir(d, "shapes/coco/annotations/instances_val.json"), NULL, NULL, err));
+    pd_status status = PD_OK;
+    for (int r = 0; r < ROWS && status == PD_OK; r++) status = make_row(d, &t->cells[r * COLUMNS], r, gt, err);
     pd_coco_gt_close(gt);
     return status;
 }
@@ -208,40 +217,39 @@ static pd_status write_report(demo *d, const table *t, double seconds, pd_err *e
         {.title = "RetinaNet: losses", .x_label = "step", .curves = &c[2], .n_curves = 2},
         {.title = "RetinaNet: AP on the validation set", .x_label = "step", .curves = &c[4], .n_curves = 2},
     };
-    const char *stage_columns[] = {"stage", "seconds"}, *stage_cells[MOST_STAGES * 2];
+    static const char *const time_columns[] = {"stage", "seconds"};
+    const char *times[MOST_STAGES * 2];
     for (int i = 0; i < d->n_stages; i++) {
-        char *cell;
-        PD_TRY(pd_format(&cell, d->arena, err, "%.0f", d->stages[i].seconds));
-        stage_cells[2 * i] = d->stages[i].what;
-        stage_cells[2 * i + 1] = cell;
+        char *seconds_text;
+        PD_TRY(pd_format(&seconds_text, d->arena, err, "%.0f", d->stages[i].seconds));
+        times[2 * i] = d->stages[i].what;
+        times[2 * i + 1] = seconds_text;
     }
     const pd_report_table tables[] = {
-        {"Validation set", columns, COLUMNS, (const char *const *)t->cells, ROWS},
-        {"Time", stage_columns, 2, stage_cells, (size_t)d->n_stages},
+        {"Validation set", columns, COLUMNS, t->cells, ROWS},
+        {"Time", time_columns, 2, times, (size_t)d->n_stages},
     };
     pd_report_image images[PICTURES];
     char **names;
-    size_t count;
-    PD_TRY(pd_list_dir(&names, &count, in_dir(d, "pictures"), 'f', d->arena, err));
-    if (count > PICTURES) count = PICTURES;
-    for (size_t i = 0; i < count; i++)
+    size_t n_images;
+    PD_TRY(pd_list_dir(&names, &n_images, in_dir(d, "pictures"), 'f', d->arena, err));
+    if (n_images > PICTURES) n_images = PICTURES;
+    for (size_t i = 0; i < n_images; i++)
         images[i] = (pd_report_image){.path = joined(d, in_dir(d, "pictures/"), names[i]), .caption = names[i]};
-    char ap[32], ap50[32], time[32];
-    snprintf(ap, sizeof ap, "%.3f", t->stats[1][0]);
-    snprintf(ap50, sizeof ap50, "%.3f", t->stats[1][1]);
+    char time[32];
     pd_duration_text(time, seconds);
-    const pd_report_fact facts[] = {{"AP, folded", ap}, {"AP50, folded", ap50}, {"time", time}};
+    const char *const *folded = &t->cells[COLUMNS];
+    const pd_report_fact facts[] = {{"AP, folded", folded[1]}, {"AP50, folded", folded[2]}, {"time", time}};
     const pd_report report = {.title = "ParaDise: the demonstration",
-                              .subtitle =
-                                  "Drawn shapes: a backbone pretrained, a detector trained, folded and evaluated",
+                              .subtitle = "Drawn shapes: a detector trained from nothing, folded and evaluated",
                               .facts = facts,
-                              .n_facts = 3,
+                              .n_facts = sizeof facts / sizeof *facts,
                               .charts = charts,
-                              .n_charts = 4,
+                              .n_charts = sizeof charts / sizeof *charts,
                               .tables = tables,
-                              .n_tables = 2,
+                              .n_tables = sizeof tables / sizeof *tables,
                               .images = images,
-                              .n_images = count};
+                              .n_images = n_images};
     return pd_report_write(in_dir(d, "report.html"), &report, err);
 }
 
@@ -270,12 +278,13 @@ static pd_status find_home(demo *d, pd_err *err)
     if (slash) *slash = '\0';
     PD_TRY(pd_strdup(&bin, d->arena, self, err));
     d->bin = bin;
-    if (d->configs) return PD_OK;
-    PD_TRY(pd_format(&tree, d->arena, err, "%s/../../configs", self));
-    PD_TRY(pd_format(&installed, d->arena, err, "%s/../share/paradise/configs", self));
-    d->configs = pd_is_dir(tree) ? tree : installed;
-    return pd_is_dir(d->configs) ? PD_OK
-                                 : PD_FAIL(err, PD_EIO, "%s: no configurations there: give --configs DIR", d->configs);
+    if (!d->configs) {
+        PD_TRY(pd_format(&tree, d->arena, err, "%s/../../configs", self));
+        PD_TRY(pd_format(&installed, d->arena, err, "%s/../share/paradise/configs", self));
+        d->configs = pd_is_dir(tree) ? tree : installed;
+    }
+    if (pd_is_dir(d->configs)) return PD_OK;
+    return PD_FAIL(err, PD_EIO, "%s: no configurations there: give --configs DIR", d->configs);
 }
 
 int main(int argc, char **argv)
@@ -287,8 +296,7 @@ int main(int argc, char **argv)
     };
     const pd_cli cli = {.program = "pd_demo",
                         .usage = "DIR",
-                        .about =
-                            "Draws data, trains a backbone and a detector, folds, evaluates, reports: all into DIR.",
+                        .about = "Draws data, trains a backbone and a detector, folds, evaluates, reports; all in DIR.",
                         .example = "pd_demo runs/demo",
                         .opts = opts,
                         .n_opts = sizeof opts / sizeof *opts,
