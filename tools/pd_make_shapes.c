@@ -55,8 +55,7 @@ typedef struct job {
     hand *hands;
 } job;
 
-/* ---- one picture
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- one picture ---- */
 
 static double between(pd_rng *rng, double low, double high)
 {
@@ -223,8 +222,7 @@ static void make_range(void *arg, size_t begin, size_t end, int thread)
         own->status = make_picture(j, j->first + i, own, &own->err);
 }
 
-/* ---- annotations
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- annotations ---- */
 
 static void put_object(pd_json_writer *w, const picture *p, const object *o, int64_t id, int64_t image_id)
 {
@@ -283,8 +281,7 @@ static pd_status write_annotations(const char *path, const job *j, size_t n, siz
     return pd_json_save(path, w, false, err);
 }
 
-/* ---- sets
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- sets ---- */
 
 typedef struct program {
     const pd_cli_args *args;

@@ -36,8 +36,7 @@ static double clamp01(double v)
     return v < 0 ? 0 : v > 1 ? 1 : v;
 }
 
-/* ---- distance -------------------------------------------------------------------------------------------------------
- */
+/* ---- distance ---- */
 
 /* Corners on a circle, with every other one at `inner`. */
 static void make_rays(outline *o, int n, double inner)
@@ -105,8 +104,7 @@ static double shape_distance(const outline *o, int kind, point p)
     return r - 0.9;
 }
 
-/* ---- colour ---------------------------------------------------------------------------------------------------------
- */
+/* ---- colour ---- */
 
 static color from_hsv(double h, double s, double v)
 {
@@ -141,7 +139,7 @@ static void blend(pd_canvas *c, int x, int y, color over, double alpha)
     for (int i = 0; i < 3; i++) p[i] += (over.v[i] - p[i]) * (float)alpha;
 }
 
-/* Kinds have colours of their own, as ripe fruit or road signs have; the more difficult, the more of them keep to none. */
+/* Kinds have colours of their own, as ripe fruit has; the more difficult, the fewer keep to it. */
 static color kind_color(int kind, pd_rng *rng)
 {
     const double hue = fmod(kind * 0.6180339887 + between(rng, 0.95, 1.05), 1);
@@ -174,8 +172,7 @@ static color contrasting(const pd_canvas *c, const pd_shape *s, double difficult
     return best;
 }
 
-/* ---- noise ----------------------------------------------------------------------------------------------------------
- */
+/* ---- noise ---- */
 
 /* Smooth noise: a grid of random numbers from one seed, interpolated with a soft step. 0..1. */
 static double grid_value(uint32_t seed, int x, int y)
@@ -198,8 +195,7 @@ static double smooth_noise(uint32_t seed, double x, double y)
     return top * (1 - v) + low * v;
 }
 
-/* ---- background -----------------------------------------------------------------------------------------------------
- */
+/* ---- background ---- */
 
 /* Soft-edged strokes: clutter that belongs to no class. */
 static void draw_stroke(pd_canvas *c, color ink, point a, point b, double width, double alpha)
@@ -243,8 +239,7 @@ pd_status pd_canvas_begin(pd_canvas *c, int h, int w, double difficulty, pd_rng 
     return PD_OK;
 }
 
-/* ---- shapes ---------------------------------------------------------------------------------------------------------
- */
+/* ---- shapes ---- */
 
 typedef struct paint {
     int texture; /* 0 plain, 1 stripes, 2 dots, 3 checks, 4 mottled */

@@ -32,8 +32,8 @@ typedef struct pd_canvas {
 /* Begins a picture; its memory comes from the arena. difficulty 0..1: how busy the background is. */
 pd_status pd_canvas_begin(pd_canvas *c, int h, int w, double difficulty, pd_rng *rng, pd_arena *arena, pd_err *err);
 
-/* Draws a shape of random colour (most often one of its kind's), texture, shading, outline and shadow. Returns the number of pixels of the picture
- * that it covers, those that a later shape hides included. */
+/* Draws a shape of random colour (most often one of its kind's), texture, shading, outline and shadow. Returns the
+ * number of pixels of the picture that it covers, those that a later shape hides included. */
 int pd_canvas_shape(pd_canvas *c, const pd_shape *shape, uint16_t id, double difficulty, pd_rng *rng);
 
 /* Light and sensor noise, then bytes. */
