@@ -2,8 +2,12 @@
  *   test_comm            the parent: 1 (no mpirun), 2, 3 and 4 ranks; a rank that stops, dies, or comes too late
  *   test_comm --rank X   one rank of scenario X
  * ctest: slow */
-#include "engine/comm.h"
+#include "backbones/layer.h"
+#include "engine/average.h"
+#include "engine/plan.h"
 #include "engine/rng.h"
+#include "kernels/pool.h"
+#include "kernels/softmax_ce.h"
 #include "tests/pd_test.h"
 #include "tests/programs.h"
 #include "tests/ranks.h"
@@ -116,6 +120,93 @@ static void check_processors(pd_comm *comm, int before)
     free(gathered);
 }
 
+/* ---- batch norm and gradients over all ranks */
+
+enum { SIDE = 9, CHANNELS = 8, CLASSES = 5, PER_RANK = 2 };
+
+/* Two ParaDise layers and a head, their gradients and statistics after one step on samples first .. first + n - 1. */
+typedef struct outcome {
+    pd_params *params;
+    float loss;
+} outcome;
+
+static void one_step(outcome *o, pd_device *device, pd_comm *comm, pd_mixture mixture, int first, int n)
+{
+    const pd_layer layer[2] = {{2 * CHANNELS, 3, 1, 1, mixture, PD_ALL_BRANCHES, 0},
+                               {2 * CHANNELS, 3, 2, 1, mixture, PD_ALL_BRANCHES, 0}};
+    pd_tape *t = NULL;
+    pd_plan *plan = NULL;
+    pd_average *average = NULL;
+    int labels[16];
+    float *pixels = malloc((size_t)n * SIDE * SIDE * CHANNELS * sizeof *pixels);
+    for (int i = 0; i < n; i++) {
+        pd_rng rng = pd_rng_make(11, (uint32_t)(first + i), 0);
+        labels[i] = (first + i) % CLASSES;
+        for (size_t k = 0; k < SIDE * SIDE * CHANNELS; k++)
+            pixels[(size_t)i * SIDE * SIDE * CHANNELS + k] = (float)(pd_rng_normal(&rng) + 0.3 * (first + i));
+    }
+    device->comm = comm;
+    PD_CHECK_OK(pd_params_new(&o->params, &err));
+    PD_CHECK_OK(pd_tape_new(&t, o->params, true, &err));
+    if (comm) pd_tape_sync_stats(t);
+    pd_value *image = pd_tape_input(t, "image", PD_F32, PD_SHAPE(n, SIDE, SIDE, CHANNELS)), *correct;
+    pd_value *label = pd_tape_input(t, "label", PD_I32, PD_SHAPE(n)), *x = image;
+    for (int i = 0; i < 2; i++) x = pd_record_layer(t, PD_FORM_TRAIN, i ? "b" : "a", "", x, &layer[i], NULL, true);
+    pd_value *logits = pd_record_linear(t, "fc", pd_global_avg_pool(t, x), CLASSES, false);
+    pd_value *loss = pd_softmax_ce(t, logits, label, NULL, 0, &correct);
+    pd_tape_minimise(t, loss, 1);
+    PD_CHECK_OK(pd_params_allocate(o->params, device, true, &err));
+    PD_CHECK_OK(pd_params_init(o->params, 5, &err));
+    PD_CHECK_OK(pd_plan_new(&plan, t, device, PD_PLAN_TRAIN, NULL, &err));
+    PD_CHECK_OK(pd_average_new(&average, o->params, comm, 1, &err));
+    pd_plan_bind(image, pixels);
+    pd_plan_bind(label, labels);
+    PD_CHECK_OK(pd_plan_forward(plan, &err));
+    PD_CHECK_OK(pd_plan_backward(plan, false, &err));
+    PD_CHECK_OK(pd_average_finish(average, &err));
+    o->loss = *(const float *)loss->data;
+    pd_average_free(average);
+    pd_plan_free(plan);
+    pd_tape_free(t);
+    free(pixels);
+}
+
+/* Each rank's share of a batch gives what the whole batch gives to one process. */
+static void check_batch_norm(pd_comm *comm)
+{
+    static const pd_mixture mixtures[] = {PD_PLAIN_CONV, PD_SUM, PD_GATED};
+    const int world = pd_comm_world(comm);
+    pd_device *device;
+    PD_CHECK_OK(pd_device_open(&device, "cpu", 1, &err));
+    for (int m = 0; m < 3; m++) {
+        outcome mine, whole;
+        double loss, largest = 0, most = 0, statistics = 0;
+        one_step(&mine, device, comm, mixtures[m], pd_comm_rank(comm) * PER_RANK, PER_RANK);
+        one_step(&whole, device, NULL, mixtures[m], 0, PER_RANK * world);
+        loss = (double)mine.loss;
+        PD_CHECK_OK(pd_comm_sum(comm, &loss, 1, PD_COMM_F64, &err));
+        PD_CHECK_NEAR(loss / world, whole.loss, 1e-5);
+        for (size_t i = 0; i < pd_params_count(whole.params); i++) {
+            const pd_param *p = pd_params_at(mine.params, i), *q = pd_params_at(whole.params, i);
+            for (size_t k = 0; k < p->count; k++) {
+                if (q->kind == PD_WEIGHT) {
+                    largest = fmax(largest, fabs((double)q->grad[k]));
+                    most = fmax(most, fabs((double)p->grad[k] - (double)q->grad[k]));
+                } else {
+                    statistics = fmax(statistics, fabs((double)p->data[k] - (double)q->data[k]));
+                }
+            }
+        }
+        PD_CHECK_MSG(largest > 1e-3 && most <= 1e-5 * largest,
+                     "mixture %d: gradients differ by %.3g, the largest is %.3g", m, most, largest);
+        PD_CHECK_MSG(statistics <= 1e-5, "mixture %d: running statistics differ by %.3g", m, statistics);
+        pd_params_free(mine.params);
+        pd_params_free(whole.params);
+    }
+    device->comm = NULL;
+    pd_device_close(device);
+}
+
 static void lost(void *arg, const char *text)
 {
     (void)arg;
@@ -135,6 +226,7 @@ static int rank_main(const char *scenario)
         check_sums(comm);
         check_rest(comm);
         check_processors(comm, CPU_COUNT(&mask));
+        check_batch_norm(comm);
     } else {
         PD_CHECK_OK(pd_comm_watch(comm, !strcmp(scenario, "dawdling rank") ? 1 : 2, lost, NULL, &err));
         if (!strcmp(scenario, "stopped rank") && last) raise(SIGSTOP);
