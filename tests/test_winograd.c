@@ -1,10 +1,12 @@
 /* kernels/winograd.h: forward and both gradients against double loops, for shapes with every kind of edge; the same
- * bits for any number of threads and for AVX-512 and AVX2. */
+ * bits for any number of threads and for AVX-512 and AVX2. Mixed kernels (panel_taps.h) against sums in double. */
 #include "engine/arena.h"
 #include "engine/rng.h"
 #include "kernels/winograd.h"
 #include "kernels/winograd_simd.h"
 #include "tests/pd_test.h"
+
+#include <math.h>
 
 #define FORWARD_TOLERANCE 1e-5 /* of the largest value; measured: up to 4e-6 */
 #define GRADIENT_TOLERANCE 2e-5
@@ -366,12 +368,76 @@ static void test_twins(void)
 #endif
 }
 
+/* ---- kernels to mix (panel_taps.h) ---- */
+
+#define MIX_K 48 /* a panel and a half */
+#define MIX_C 80 /* a chunk and a quarter */
+
+/* Kernel i of a row: dense; the cross of 3x1 and 1x3; one channel in four; nothing. */
+static float mix_weight(char kind, pd_rng *rng, size_t tap, size_t c)
+{
+    const float v = 2 * pd_rng_float(rng) - 1;
+    return kind == 'd' || (kind == 'x' && (tap % 2 == 1 || tap == 4)) || (kind == 'g' && c % 4 == 0) ? v : 0;
+}
+
+static void check_mixed(const wino_isa *isa, const pd_panel_taps *t, const float *w, const char *kinds,
+                        const float *mix, const char *name)
+{
+    static float room[MIX_C * 9 * PANEL];
+    const size_t g = strlen(kinds), count = MIX_K * 9 * MIX_C;
+    double worst = 0, gates = 0;
+    for (size_t i = 0; i < g; i++) gates += fabs((double)mix[i]);
+    for (size_t panel = 0; panel < pd_panels(MIX_K); panel++)
+        for (int first = 0; first < MIX_C; first += PD_TAPS_CHUNK) {
+            const size_t channels = MIX_C - first < PD_TAPS_CHUNK ? (size_t)(MIX_C - first) : PD_TAPS_CHUNK;
+            pd_taps_walk walk = pd_panel_taps_begin(t, mix, panel, first);
+            isa->mix(&walk, channels, room);
+            for (size_t i = 0; i < channels * 9 * PANEL; i++) {
+                const size_t o = panel * PANEL + i % PANEL, tap = i / PANEL % 9, c = (size_t)first + i / PANEL / 9;
+                double want = 0;
+                for (size_t k = 0; k < g && o < MIX_K; k++)
+                    want += (double)mix[k] * (double)w[k * count + (o * 9 + tap) * MIX_C + c];
+                worst = fmax(worst, fabs(want - (double)room[i]));
+            }
+        }
+    /* half a step of 1 / 32767 for a weight, and for a gate */
+    PD_CHECK_MSG(worst <= gates / 32767, "%s, kernels %s: a mixed weight is off by %g", name, kinds, worst);
+}
+
+static void test_mixing(void)
+{
+    static const char *const kinds[] = {"ddxg", "ddx", "dd", "dx", "dg", "dxg", "ddg", "ddd", "xd", "gxdd", "d0", "00"};
+    static const float mixes[][4] = {{.4f, .3f, .2f, .1f}, {1e-6f, 1, 0, .5f}, {-1, .25f, 3, 0}, {0, 0, 0, 0}};
+    pd_device *device = NULL;
+    pd_arena *arena = pd_arena_new();
+    pd_rng rng = pd_rng_make(9, 1, 1);
+    PD_CHECK_OK(pd_device_open(&device, "cpu", 2, &err));
+    for (size_t r = 0; r < sizeof kinds / sizeof *kinds; r++) {
+        const size_t g = strlen(kinds[r]), count = MIX_K * 9 * MIX_C;
+        float *w = zeroed(arena, g * count, sizeof *w);
+        for (size_t i = 0; i < g * count; i++) w[i] = mix_weight(kinds[r][i / count], &rng, i / MIX_C % 9, i % MIX_C);
+        pd_panel_taps t;
+        PD_CHECK_OK(pd_panel_taps_init(&t, device, (int)g, MIX_K, MIX_C, 9, &err));
+        PD_CHECK_OK(pd_panel_taps_set(&t, w, &err));
+        for (size_t m = 0; m < sizeof mixes / sizeof *mixes; m++) {
+            check_mixed(pd_wino_isa(), &t, w, kinds[r], mixes[m], "best");
+#if defined(__x86_64__)
+            check_mixed(&pd_wino_avx2, &t, w, kinds[r], mixes[m], "AVX2");
+#endif
+        }
+        pd_panel_taps_free(&t);
+    }
+    pd_arena_free(arena);
+    pd_device_close(device);
+}
+
 int main(void)
 {
     test_refused();
     if (!pd_test_skips) {
         test_rows();
         test_data_added();
+        test_mixing();
     }
     test_twins();
     return pd_test_end();
