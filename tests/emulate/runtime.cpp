@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#ifndef __x86_64__
 #include <ucontext.h>
+#endif
 #include <vector>
 
 uint3 threadIdx, blockIdx;
@@ -41,9 +43,21 @@ struct memory {
 };
 memory device;
 
+/* By a protection key where the processor has them (an instruction), else by the page tables (a system call). */
+int key_of_device()
+{
+    static const int key = pkey_alloc(0, 0);
+    return key;
+}
+
 void protect(int how)
 {
-    if (device.top && mprotect(device.base, (device.top + 4095) / 4096 * 4096, how) != 0) abort();
+    const int key = key_of_device();
+    if (!device.top) return;
+    if (key >= 0)
+        pkey_set(key, how == PROT_NONE ? PKEY_DISABLE_ACCESS : 0);
+    else if (mprotect(device.base, (device.top + 4095) / 4096 * 4096, how) != 0)
+        abort();
 }
 
 struct opened {
@@ -68,15 +82,73 @@ void poison(void *at, size_t bytes)
 const size_t STACK = 64 << 10;
 const unsigned MOST_THREADS = 1024;
 
+/* A point of execution to come back to. ucontext's switch makes two system calls; that of a function call's registers
+ * makes none. */
+#ifdef __x86_64__
+typedef void *place;
+extern "C" void emulate_switch(place *from, place to);
+asm(R"(
+.text
+.type emulate_switch, @function
+emulate_switch:
+    push %rbp
+    push %rbx
+    push %r12
+    push %r13
+    push %r14
+    push %r15
+    mov %rsp, (%rdi)
+    mov %rsi, %rsp
+    pop %r15
+    pop %r14
+    pop %r13
+    pop %r12
+    pop %rbx
+    pop %rbp
+    ret
+.size emulate_switch, .-emulate_switch
+)");
+
+void begin_at(place *p, char *stack, size_t size, void (*entry)())
+{
+    void **top = (void **)(((uintptr_t)stack + size) & ~(uintptr_t)63);
+    *--top = nullptr; /* where entry would return to; it does not */
+    *--top = (void *)entry;
+    for (int i = 0; i < 6; i++) *--top = nullptr;
+    *p = top;
+}
+
+void go(place *from, place *to)
+{
+    emulate_switch(from, *to);
+}
+#else
+typedef ucontext_t place;
+
+void begin_at(place *p, char *stack, size_t size, void (*entry)())
+{
+    getcontext(p);
+    p->uc_stack.ss_sp = stack;
+    p->uc_stack.ss_size = size;
+    p->uc_link = nullptr;
+    makecontext(p, entry, 0);
+}
+
+void go(place *from, place *to)
+{
+    swapcontext(from, to);
+}
+#endif
+
 struct fiber {
-    ucontext_t context;
+    place at;
     char *stack = nullptr;
     bool finished = true;
 };
 
 struct team {
     std::vector<fiber> fibers;
-    ucontext_t scheduler;
+    place scheduler;
     const std::function<void()> *body = nullptr;
     unsigned current = 0;
     bool running = false;
@@ -90,7 +162,7 @@ void fiber_main()
         (*crew.body)();
         fiber &self = crew.fibers[crew.current];
         self.finished = true;
-        swapcontext(&self.context, &crew.scheduler);
+        go(&self.at, &crew.scheduler);
     }
 }
 
@@ -113,18 +185,14 @@ void run_with_barriers(const std::function<void()> &body, unsigned threads)
     for (unsigned t = 0; t < threads; t++) {
         fiber &f = crew.fibers[t];
         f.finished = false;
-        getcontext(&f.context);
-        f.context.uc_stack.ss_sp = f.stack;
-        f.context.uc_stack.ss_size = STACK;
-        f.context.uc_link = nullptr;
-        makecontext(&f.context, fiber_main, 0);
+        begin_at(&f.at, f.stack, STACK, fiber_main);
     }
     for (bool going = true; going;) {
         unsigned finished = 0;
         for (unsigned t = 0; t < threads; t++) {
             crew.current = t;
             set_thread(t);
-            swapcontext(&crew.scheduler, &crew.fibers[t].context);
+            go(&crew.scheduler, &crew.fibers[t].at);
             finished += crew.fibers[t].finished;
         }
         if (finished && finished != threads) {
@@ -181,7 +249,7 @@ void __syncthreads()
         abort();
     }
     const unsigned self = crew.current;
-    swapcontext(&crew.fibers[self].context, &crew.scheduler);
+    go(&crew.fibers[self].at, &crew.scheduler);
 }
 
 namespace emulate
@@ -255,6 +323,11 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
     if (!device.base)
         device.base = (char *)mmap(nullptr, RESERVED, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (device.base == (char *)MAP_FAILED) return cudaErrorMemoryAllocation;
+    /* large pages: closing and opening few of them is quick */
+    if (!device.top) (void)madvise(device.base, RESERVED, MADV_HUGEPAGE);
+    if (!device.top && key_of_device() >= 0 &&
+        pkey_mprotect(device.base, RESERVED, PROT_READ | PROT_WRITE, key_of_device()) != 0)
+        return cudaErrorMemoryAllocation;
     for (block_of_memory &b : device.blocks)
         if (!b.used && b.bytes == bytes) {
             b.used = true;
