@@ -1,5 +1,6 @@
 #include "backbones/import.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,23 +40,22 @@ static const char *const backbone_names[] = {
     "layer#.#.bn#.%",
     "layer#.#.downsample.0.&",
     "layer#.#.downsample.1.%",
-    "layer#.#.conv#.ori_conv.weight",
-    "layer#.#.conv#.ori_bn.%",
-    "layer#.#.conv#.new_conv.weight",
-    "layer#.#.conv#.new_bn.%",
-    "layer#.#.conv#.ac_convbn.ver_conv.weight",
-    "layer#.#.conv#.ac_convbn.ver_bn.%",
-    "layer#.#.conv#.ac_convbn.hor_conv.weight",
-    "layer#.#.conv#.ac_convbn.hor_bn.%",
-    "layer#.#.conv#.group_conv.weight",
-    "layer#.#.conv#.group_bn.%",
-    "layer#.#.conv#.fc.0.&",
-    "layer#.#.conv#.fc.2.&",
     "layer#.#.se.fc.0.&",
     "layer#.#.se.fc.2.&",
     "layer#.#.ge.conv.#.&",
     "layer#.#.ge.bn.#.%",
 };
+/* of a ParaDise convolution, behind the names of those that may be one, */
+static const char *const branch_names[] = {
+    "ori_conv.weight",           "ori_bn.%",
+    "new_conv.weight",           "new_bn.%",
+    "ac_convbn.ver_conv.weight", "ac_convbn.ver_bn.%",
+    "ac_convbn.hor_conv.weight", "ac_convbn.hor_bn.%",
+    "group_conv.weight",         "group_bn.%",
+    "fc.0.&",                    "fc.2.&",
+};
+static const char *const head_convs[] = {"neck.fpn_convs.#.conv", "bbox_head.cls_convs.#.conv",
+                                         "bbox_head.reg_convs.#.conv", "rpn_head.rpn_conv"};
 /* and of what stands on it. */
 static const char *const head_names[] = {
     "fc.&",
@@ -127,11 +127,25 @@ static pd_status rewrite(char **out, const char *from, const char *to, const cha
     return PD_OK;
 }
 
+/* A tensor of the ParaDise convolution `conv`. */
+static bool is_branch(const char *conv, const char *name)
+{
+    char pattern[80];
+    for (size_t i = 0; i < COUNT(branch_names); i++) {
+        snprintf(pattern, sizeof pattern, "%s.%s", conv, branch_names[i]);
+        if (matches(pattern, name)) return true;
+    }
+    return false;
+}
+
 static bool is_ours(const char *name)
 {
     const char *body = starts_with(name, "backbone.") ? name + strlen("backbone.") : name;
     for (size_t i = 0; i < COUNT(backbone_names); i++)
         if (matches(backbone_names[i], body)) return true;
+    if (is_branch("layer#.#.conv#", body)) return true;
+    for (size_t i = 0; i < COUNT(head_convs); i++)
+        if (is_branch(head_convs[i], name)) return true;
     for (size_t i = 0; i < COUNT(head_names); i++)
         if (matches(head_names[i], name)) return true;
     return false;

@@ -35,10 +35,10 @@ typedef struct part {
     int kh, kw, groups, column;
 } part;
 
-static pd_value *conv_weight(pd_tape *t, const char *name, int out, int in, int kh, int kw)
+static pd_value *conv_weight(pd_tape *t, const char *name, pd_init init, int out, int in, int kh, int kw)
 {
-    const pd_param spec = {.rank = 4, .dim = {out, in, kh, kw}, .kind = PD_WEIGHT, .layout = PD_LAYOUT_CONV,
-                           .init = {PD_INIT_NORMAL, sqrt(2.0 / ((double)out * kh * kw))}};
+    if (init.kind == PD_INIT_CONST) init = (pd_init){PD_INIT_NORMAL, sqrt(2.0 / ((double)out * kh * kw))};
+    const pd_param spec = {.rank = 4, .dim = {out, in, kh, kw}, .kind = PD_WEIGHT, .layout = PD_LAYOUT_CONV, .init = init};
     return pd_tape_param(t, name, &spec);
 }
 
@@ -48,12 +48,14 @@ static pd_value *vector(pd_tape *t, const char *name, int count, pd_param_kind k
     return pd_tape_param(t, name, &spec);
 }
 
-static part make_part(pd_tape *t, const char *conv, const char *bn, int out, int in, int kh, int kw, int groups, int column)
+static part make_part(pd_tape *t, const pd_layer *l, const char *conv, const char *bn, int in, int kh, int kw, int groups,
+                      int column)
 {
     const pd_param counter = {.rank = 0, .kind = PD_COUNTER};
+    const int out = l->out;
     part p = {.kh = kh, .kw = kw, .groups = groups, .column = column};
-    p.w = conv_weight(t, pd_tape_name(t, "%s.weight", conv), out, in / groups, kh, kw);
-    p.gamma = vector(t, pd_tape_name(t, "%s.weight", bn), out, PD_WEIGHT, 1);
+    p.w = conv_weight(t, pd_tape_name(t, "%s.weight", conv), l->init, out, in / groups, kh, kw);
+    p.gamma = vector(t, pd_tape_name(t, "%s.weight", bn), out, PD_WEIGHT, l->scale > 0 ? l->scale : 1);
     p.beta = vector(t, pd_tape_name(t, "%s.bias", bn), out, PD_WEIGHT, 0);
     p.mean = vector(t, pd_tape_name(t, "%s.running_mean", bn), out, PD_BUFFER, 0);
     p.var = vector(t, pd_tape_name(t, "%s.running_var", bn), out, PD_BUFFER, 1);
@@ -76,7 +78,7 @@ static int layer_parts(pd_tape *t, pd_form form, const char *conv, const char *b
 {
     *columns = 1;
     if (l->mixture == PD_PLAIN_CONV || form == PD_FORM_COUNT) {
-        p[0] = make_part(t, conv, bn, l->out, in, l->kernel, l->kernel, l->groups, 0);
+        p[0] = make_part(t, l, conv, bn, in, l->kernel, l->kernel, l->groups, 0);
         return 1;
     }
     const int groups = l->branch_groups ? l->branch_groups : gcd(gcd(in, l->out), 64);
@@ -92,9 +94,9 @@ static int layer_parts(pd_tape *t, pd_form form, const char *conv, const char *b
         if (!(l->branches & parts[i].branch)) continue;
         column += parts[i].branch != last;
         last = parts[i].branch;
-        p[count++] = make_part(t, pd_tape_name(t, "%s.%s", conv, parts[i].conv), pd_tape_name(t, "%s.%s", conv, parts[i].bn),
-                               l->out, in, parts[i].kh, parts[i].kw, parts[i].grouped ? groups : 1,
-                               l->mixture == PD_GATED ? column : 0);
+        p[count++] = make_part(t, l, pd_tape_name(t, "%s.%s", conv, parts[i].conv),
+                               pd_tape_name(t, "%s.%s", conv, parts[i].bn), in, parts[i].kh, parts[i].kw,
+                               parts[i].grouped ? groups : 1, l->mixture == PD_GATED ? column : 0);
     }
     if (l->mixture == PD_GATED) *columns = column + 1;
     return count;
@@ -119,9 +121,12 @@ static pd_folded layer_kernels(pd_tape *t, pd_form form, const char *conv, const
     const int groups = l->mixture == PD_PLAIN_CONV ? l->groups : 1;
     if (form == PD_FORM_FOLDED) {
         const int k = l->mixture == PD_GATED ? count_branches(l->branches) : 1;
-        return (pd_folded){conv_weight(t, pd_tape_name(t, "%s.weight", conv), k * l->out, in / groups, l->kernel, l->kernel),
+        return (pd_folded){conv_weight(t, pd_tape_name(t, "%s.weight", conv), l->init, k * l->out, in / groups, l->kernel,
+                                       l->kernel),
                            vector(t, pd_tape_name(t, "%s.bias", conv), k * l->out, PD_WEIGHT, 0)};
     }
+    for (const pd_node *n = pd_tape_nodes(t); n; n = n->next) /* a layer that is recorded for several inputs */
+        if (!strcmp(n->op->name, "fold_bn") && !strcmp(n->name, conv)) return (pd_folded){n->out[0], n->out[1]};
     part p[PD_MAX_BRANCHES];
     pd_fold_branch b[PD_MAX_BRANCHES];
     int columns;
@@ -206,6 +211,33 @@ pd_value *pd_record_conv(pd_tape *t, const char *name, pd_value *x, int out, int
     pd_value *b = vector(t, pd_tape_name(t, "%s.bias", name), out, PD_WEIGHT, bias);
     const pd_conv_args args = {.stride = stride, .pad_h = kernel / 2, .pad_w = kernel / 2, .groups = 1, .relu = relu};
     return pd_conv(t, name, x, w, b, NULL, args);
+}
+
+/* With branches whose weights are drawn as the plain convolution's: its variance over their sum's. */
+static double linear_scale(const pd_head_conv *how, int in, int out)
+{
+    const int groups = how->groups ? how->groups : gcd(gcd(in, out), 64);
+    const double share = how->mixture == PD_GATED ? 1.0 / count_branches(how->branches) : 1; /* the gate's, about */
+    double sum = 0;
+    for (int i = 0; i < PD_MAX_BRANCHES; i++)
+        if (how->branches & parts[i].branch)
+            sum += share * share * parts[i].kh * parts[i].kw / 9.0 / (parts[i].grouped ? groups : 1);
+    return 1 / sqrt(sum);
+}
+
+pd_value *pd_record_head_conv(pd_tape *t, pd_form form, const char *name, pd_value *x, int out, const pd_head_conv *how,
+                              pd_init weight, bool relu)
+{
+    if (pd_tape_status(t, NULL) != PD_OK) return pd_tape_dead(t);
+    if (how->mixture == PD_PLAIN_CONV || form == PD_FORM_COUNT) {
+        if (how->mixture == PD_GATED) record_gate(t, name, x, how->branches);
+        return pd_record_conv(t, name, x, out, 3, 1, weight, 0, relu);
+    }
+    const pd_layer l = {.out = out, .kernel = 3, .stride = 1, .groups = 1, .mixture = how->mixture,
+                        .branches = how->branches, .branch_groups = how->groups, .init = weight,
+                        .scale = how->batch_norm ? 1 : linear_scale(how, x->shape.dim[3], out)};
+    if (how->batch_norm && pd_tape_training(t) && form != PD_FORM_FOLDED) form = PD_FORM_TRAIN;
+    return pd_record_layer(t, form, name, NULL, x, &l, NULL, relu);
 }
 
 pd_status pd_branches_parse(unsigned *mask_out, const char *text, pd_err *err)

@@ -34,6 +34,8 @@ typedef struct pd_layer {
     pd_mixture mixture;      /* ParaDise wants kernel 3 */
     unsigned branches;       /* of a ParaDise layer */
     int branch_groups;       /* groups of the group branch; 0: gcd(in, out, 64) */
+    pd_init init;            /* of the convolutions' weights; all zero: Kaiming-normal, fan_out */
+    double scale;            /* first scale of the batch norms; 0: 1 */
 } pd_layer;
 
 /* y = relu?( layer(x) + residual ). conv: the convolution's (or ParaDise layer's) name, bn: the batch norm's (unused by
@@ -51,6 +53,25 @@ pd_value *pd_record_linear(pd_tape *t, const char *name, pd_value *x, int out, b
  * kernel / 2. weight: how its values are drawn; bias: its first value. */
 pd_value *pd_record_conv(pd_tape *t, const char *name, pd_value *x, int out, int kernel, int stride, pd_init weight,
                          double bias, bool relu);
+
+/* How a 3x3 convolution of a neck or a head is made: plain with bias, or of ParaDise branches, which fold into just that.
+ *   batch_norm   every branch has a batch norm: statistics of the batch (of each level by itself, where levels share the
+ *                layer) in training, running ones otherwise
+ *   linear       no statistics: every branch has a scale and a bias per channel, as Hu et al. 2022, "Online Convolutional
+ *                Re-parameterization". They are kept as a batch norm of mean 0 and variance 1 that never moves, and
+ *                start so that the sum has the variance that the plain convolution would have. Trains folded: one
+ *                convolution. */
+typedef struct pd_head_conv {
+    pd_mixture mixture;
+    unsigned branches; /* of a ParaDise convolution */
+    int groups;        /* of the group branch; 0: gcd(in, out, 64) */
+    bool batch_norm;
+} pd_head_conv;
+
+/* y = relu?( the 3x3 convolution NAME of x ), stride 1. weight: how the values of its convolutions are drawn; biases
+ * begin at 0. Recorded for several inputs, it is one layer, and folded once. */
+pd_value *pd_record_head_conv(pd_tape *t, pd_form form, const char *name, pd_value *x, int out, const pd_head_conv *how,
+                              pd_init weight, bool relu);
 
 /* Xavier uniform for a convolution: U(-a, a), a = sqrt(6 / ((in + out) * kernel^2)). */
 pd_init pd_xavier_uniform(int in, int out, int kernel);

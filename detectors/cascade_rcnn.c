@@ -72,15 +72,16 @@ static void record_network(pd_tape *t, pd_form form, const pd_detector_settings 
 {
     static const int strides[LEVELS] = {4, 8, 16, 32, 64};
     const pd_anchor_cfg anchors = pd_anchor_cfg_rpn();
-    const pd_stages stages = pd_record_resnet(t, form, "backbone.", set->arch, in->image);
+    const pd_stages stages = pd_record_resnet(t, pd_backbone_form(set, form), "backbone.", set->arch, in->image);
     int h[LEVELS], w[LEVELS];
     pd_err err = PD_ERR_INIT;
-    pd_record_fpn_rcnn(t, &stages, net->p);
+    pd_record_fpn_rcnn(t, form, &set->neck, &stages, net->p);
     if (in->proposals) return;
     for (int l = 0; l < LEVELS; l++) {
         h[l] = net->p[l]->shape.dim[1];
         w[l] = net->p[l]->shape.dim[2];
-        pd_record_rpn_head(t, form, net->p[l], anchors.n_ratios * anchors.n_scales, &net->cls[l], &net->reg[l]);
+        pd_record_rpn_head(t, form, &set->head, net->p[l], anchors.n_ratios * anchors.n_scales, &net->cls[l],
+                           &net->reg[l]);
     }
     if (pd_tape_status(t, NULL) == PD_OK &&
         pd_anchor_grid_init(&net->grid, &anchors, LEVELS, h, w, strides, &err) != PD_OK)

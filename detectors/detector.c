@@ -81,6 +81,16 @@ static pd_status record_net(pd_tape *t, pd_form form, const pd_detector_settings
     return pd_tape_status(t, err);
 }
 
+pd_form pd_backbone_form(const pd_detector_settings *set, pd_form form)
+{
+    return set->fold_first && form != PD_FORM_COUNT ? PD_FORM_FOLDED : form;
+}
+
+static pd_form train_form(const pd_detector_settings *set)
+{
+    return set->folded ? PD_FORM_FOLDED : PD_FORM_FUSED;
+}
+
 static pd_status record(pd_detector *d, entry *e, pd_err *err)
 {
     PD_TRY(pd_tape_new(&e->tape, d->params, e->train, err));
@@ -107,6 +117,11 @@ static pd_status check_settings(const pd_detector_settings *set, pd_err *err)
     if (set->classes < 1) return PD_FAIL(err, PD_EINVAL, "a detector needs at least one class, not %d", set->classes);
     if (set->frozen_stages < -1 || set->frozen_stages > 4)
         return PD_FAIL(err, PD_EINVAL, "frozen_stages is %d; -1 to 4 are possible", set->frozen_stages);
+    const pd_head_conv *convs[] = {&set->neck, &set->head};
+    for (int i = 0; i < 2; i++)
+        if (convs[i]->mixture != PD_PLAIN_CONV && !(convs[i]->branches & PD_S1))
+            return PD_FAIL(err, PD_EINVAL, "the %s's ParaDise convolutions have branches \"%s\": s1 must be one of them",
+                           i ? "head" : "neck", pd_branches_text(convs[i]->branches));
     const pd_detector_kind *kind = kinds[set->type];
     return kind->check ? kind->check(set, err) : PD_OK;
 }
@@ -233,7 +248,7 @@ void pd_losses_add(pd_losses *out, const char *name, float value)
 pd_status pd_detector_loss(pd_detector *d, const pd_batch *b, int64_t seen, pd_losses *losses, pd_err *err)
 {
     if (!d->set.train) return PD_FAIL(err, PD_EINVAL, "this detector was made without gradients");
-    const entry want = {.form = PD_FORM_FUSED, .train = true, .n = b->n, .h = b->h, .w = b->w, .g = b->max_boxes};
+    const entry want = {.form = train_form(&d->set), .train = true, .n = b->n, .h = b->h, .w = b->w, .g = b->max_boxes};
     PD_TRY(use_plan(d, &want, err));
     PD_TRY(fill_sizes(d, b->info, b->n, b->h, b->w, err));
     PD_TRY(pd_grow(&d->draws, &d->draws_room, (size_t)b->n, sizeof *d->draws, err));
@@ -365,7 +380,7 @@ pd_status pd_detector_training_bytes(size_t *out, pd_device *device, const pd_de
     PD_TRY(pd_params_new(&params, err));
     PD_TRY_DONE(pd_tape_new(&t, params, true, err));
     const pd_detector_inputs in = record_inputs(t, n, h, w, MEASURED_BOXES, 0);
-    PD_TRY_DONE(record_net(t, PD_FORM_FUSED, set, &in, &net, err));
+    PD_TRY_DONE(record_net(t, train_form(set), set, &in, &net, err));
     freeze(params, set->frozen_stages);
     PD_TRY_DONE(pd_plan_measure(&planned, t, device, PD_PLAN_TRAIN, err));
     for (size_t i = 0; i < pd_params_count(params); i++) {

@@ -6,7 +6,8 @@
  *   PD_TRY(pd_detector_detect(d, pd_detector_form(d), &batch, found, count, &err));
  *
  * The backbone always normalises by its running statistics ("norm_eval"), also in training: its branches are folded on
- * the tape, so a ParaDise backbone trains at the cost of the plain one, with exact gradients for every branch.
+ * the tape, so a ParaDise backbone trains at the cost of the plain one, with exact gradients for every branch. It may
+ * also be folded first and trained as what it then is: a plain one (PD-A), or one kernel per gate weight (PD-B).
  * Results stay valid until the next call. One thread at a time. The device must outlive the detector. */
 #ifndef PD_DETECTOR_H
 #define PD_DETECTOR_H
@@ -33,7 +34,10 @@ typedef struct pd_detector_settings {
     int classes;
     int frozen_stages; /* -1: none; 0: stem; k: stem and stages 1..k */
     bool folded;       /* parameters of a folded file: only PD_FORM_FOLDED runs */
+    bool fold_first;   /* the backbone's parameters are a folded file's, and are trained as such */
     bool train;        /* with gradients */
+    pd_head_conv neck; /* output convolutions of the pyramid (not P6 and P7 of RetinaNet) */
+    pd_head_conv head; /* RetinaNet's towers; the RPN's convolution */
     pd_retinanet_cfg retinanet;
     pd_cascade_cfg cascade;  /* of Faster R-CNN too: one stage */
     pd_postprocess_cfg test; /* pre_nms and topk_mode: RetinaNet only */

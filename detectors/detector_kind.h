@@ -53,6 +53,9 @@ pd_status pd_detector_run_one(pd_detector *d, pd_form form, const pd_batch *imag
 const pd_detector_kind *pd_detector_kind_of(const pd_detector *d);
 pd_pool *pd_detector_pool(const pd_detector *d);
 
+/* The form of the backbone in a detector that is recorded in `form`. */
+pd_form pd_backbone_form(const pd_detector_settings *set, pd_form form);
+
 /* Appends a part of the loss; parts with "loss" in their name count in the sum. name: static text. */
 void pd_losses_add(pd_losses *out, const char *name, float value);
 

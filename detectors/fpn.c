@@ -10,24 +10,26 @@ static pd_value *conv(pd_tape *t, const char *list, int index, pd_value *x, int 
 }
 
 /* stages[first..3] -> one level each. */
-static void pyramid(pd_tape *t, const pd_stages *stages, int first, pd_value **p)
+static void pyramid(pd_tape *t, pd_form form, const pd_head_conv *how, const pd_stages *stages, int first, pd_value **p)
 {
     const int levels = 4 - first;
     pd_value *lateral[4];
     for (int i = 0; i < levels; i++) lateral[i] = conv(t, "lateral_convs", i, stages->c[first + i], 1, 1);
     for (int i = levels - 1; i > 0; i--) lateral[i - 1] = pd_upsample_add(t, lateral[i], lateral[i - 1]);
-    for (int i = 0; i < levels; i++) p[i] = conv(t, "fpn_convs", i, lateral[i], 3, 1);
+    for (int i = 0; i < levels; i++)
+        p[i] = pd_record_head_conv(t, form, pd_tape_name(t, "neck.fpn_convs.%d.conv", i), lateral[i], PD_FPN_CHANNELS, how,
+                                   pd_xavier_uniform(PD_FPN_CHANNELS, PD_FPN_CHANNELS, 3), false);
 }
 
-void pd_record_fpn_retina(pd_tape *t, const pd_stages *stages, pd_value *p[5])
+void pd_record_fpn_retina(pd_tape *t, pd_form form, const pd_head_conv *how, const pd_stages *stages, pd_value *p[5])
 {
-    pyramid(t, stages, 1, p);
+    pyramid(t, form, how, stages, 1, p);
     p[3] = conv(t, "fpn_convs", 3, stages->c[3], 3, 2);
     p[4] = conv(t, "fpn_convs", 4, p[3], 3, 2);
 }
 
-void pd_record_fpn_rcnn(pd_tape *t, const pd_stages *stages, pd_value *p[5])
+void pd_record_fpn_rcnn(pd_tape *t, pd_form form, const pd_head_conv *how, const pd_stages *stages, pd_value *p[5])
 {
-    pyramid(t, stages, 0, p);
+    pyramid(t, form, how, stages, 0, p);
     p[4] = pd_subsample(t, p[3], 2);
 }

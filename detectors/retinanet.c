@@ -21,15 +21,15 @@ static void record_network(pd_tape *t, pd_form form, const pd_detector_settings 
 {
     static const int strides[PD_RETINA_LEVELS] = {8, 16, 32, 64, 128};
     const pd_anchor_cfg anchors = pd_anchor_cfg_retina();
-    const pd_stages stages = pd_record_resnet(t, form, "backbone.", set->arch, image);
+    const pd_stages stages = pd_record_resnet(t, pd_backbone_form(set, form), "backbone.", set->arch, image);
     int h[PD_RETINA_LEVELS], w[PD_RETINA_LEVELS];
     pd_err err = PD_ERR_INIT;
-    pd_record_fpn_retina(t, &stages, net->p);
+    pd_record_fpn_retina(t, form, &set->neck, &stages, net->p);
     for (int l = 0; l < PD_RETINA_LEVELS; l++) {
         h[l] = net->p[l]->shape.dim[1];
         w[l] = net->p[l]->shape.dim[2];
-        pd_record_retina_head(t, net->p[l], set->classes, anchors.n_ratios * anchors.n_scales, &net->cls[l],
-                              &net->reg[l]);
+        pd_record_retina_head(t, form, &set->head, net->p[l], set->classes, anchors.n_ratios * anchors.n_scales,
+                              &net->cls[l], &net->reg[l]);
     }
     if (pd_tape_status(t, NULL) == PD_OK &&
         pd_anchor_grid_init(&net->grid, &anchors, PD_RETINA_LEVELS, h, w, strides, &err) != PD_OK)

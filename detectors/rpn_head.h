@@ -1,5 +1,5 @@
-/* rpn_head.h: the region proposal network's head, shared by all levels of the pyramid: a 3x3 convolution with ReLU,
- * from which two 1x1 convolutions read. Ren et al. 2015, "Faster R-CNN".
+/* rpn_head.h: the region proposal network's head, shared by all levels of the pyramid: a 3x3 convolution (plain or
+ * ParaDise) with ReLU, from which two 1x1 convolutions read. Ren et al. 2015, "Faster R-CNN".
  *
  *   p     (n, h, w, 256)
  *   cls   (n, h, w, anchors)       one logit per anchor: an object or none
@@ -11,6 +11,7 @@
 
 #include "backbones/layer.h"
 
-void pd_record_rpn_head(pd_tape *t, pd_form form, pd_value *p, int anchors, pd_value **cls, pd_value **reg);
+void pd_record_rpn_head(pd_tape *t, pd_form form, const pd_head_conv *how, pd_value *p, int anchors, pd_value **cls,
+                        pd_value **reg);
 
 #endif

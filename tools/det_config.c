@@ -8,6 +8,7 @@ static const pd_field backbone_fields[] = {
     PD_STRING(backbone_cfg, arch, .text = "resnet50", .doc = "network: [se_|ge_|ac_|pd_a_|pd_b_]resnet{18,34,50,101,152}"),
     PD_STRING(backbone_cfg, branches, .doc = "PD-A, PD-B: some of s1,s2,skeleton,group; default all"),
     PD_INT(backbone_cfg, frozen_stages, .def = 1, .min = -1, .max = 4, .doc = "-1: train all; k: stem and stages 1..k keep still"),
+    PD_BOOL(backbone_cfg, fold_first, .def = 0, .doc = "weights are pd_fold's, and are trained folded"),
 };
 static pd_status check_backbone(const void *config, pd_err *err)
 {
@@ -15,6 +16,25 @@ static pd_status check_backbone(const void *config, pd_err *err)
     return pd_arch_parse(&arch, ((const backbone_cfg *)config)->arch, ((const backbone_cfg *)config)->branches, err);
 }
 static const pd_table backbone_table = PD_TABLE(backbone_cfg, backbone_fields, .check = check_backbone);
+
+static const char *const convs[] = {"plain", "pd_a", "pd_b", NULL}; /* as in pd_mixture */
+static const char *const norms[] = {"linear", "batch", NULL};
+typedef struct pd_det_conv_cfg conv_cfg;
+static const pd_field conv_fields[] = {
+    PD_ENUM(conv_cfg, conv, convs, .text = "plain", .doc = "the 3x3 convolutions: plain, pd_a or pd_b"),
+    PD_STRING(conv_cfg, branches, .doc = "pd_a, pd_b: some of s1,s2,skeleton,group; default all"),
+    PD_INT(conv_cfg, groups, .def = 0, .min = 0, .max = 4096, .doc = "of the group branch; 0: gcd of 64 and the channels"),
+    PD_ENUM(conv_cfg, norm, norms, .text = "linear", .doc = "pd_a, pd_b: a scale and bias per branch, or batch norms"),
+};
+static pd_status check_conv(const void *config, pd_err *err)
+{
+    const conv_cfg *c = config;
+    unsigned mask;
+    if (c->branches && c->conv == PD_PLAIN_CONV)
+        return PD_FAIL(err, PD_EINVAL, "branches are \"%s\", but conv is plain; pd_a and pd_b have branches", c->branches);
+    return c->branches ? pd_branches_parse(&mask, c->branches, err) : PD_OK;
+}
+static const pd_table conv_table = PD_TABLE(conv_cfg, conv_fields, .check = check_conv);
 
 typedef struct pd_det_retina_cfg retina_cfg;
 static const pd_field retina_fields[] = {
@@ -102,6 +122,8 @@ static const pd_field model_fields[] = {
     PD_ENUM(model_cfg, type, types, .text = "retinanet", .doc = "the detector"),
     PD_INT(model_cfg, num_classes, .def = 0, .min = 0, .max = 100000, .doc = "0: the categories of the training annotations"),
     PD_OBJECT(model_cfg, backbone, &backbone_table, .doc = "always normalised by its running statistics"),
+    PD_OBJECT(model_cfg, neck, &conv_table, .doc = "output convolutions of the pyramid"),
+    PD_OBJECT(model_cfg, head, &conv_table, .doc = "towers of retinanet, the RPN's convolution of the others"),
     PD_OBJECT(model_cfg, retinanet, &retina_table, .doc = "of retinanet: losses"),
     PD_OBJECT(model_cfg, rcnn, &rcnn_table, .doc = "of cascade_rcnn and faster_rcnn: proposals, stages, losses"),
     PD_OBJECT(model_cfg, test, &test_table, .doc = "from head outputs to detections"),
@@ -215,11 +237,21 @@ static void rcnn_settings(pd_cascade_cfg *out, const pd_det_config *cfg)
     out->norm_group = m->norm_group;
 }
 
+static pd_status head_conv(pd_head_conv *out, const conv_cfg *c, pd_err *err)
+{
+    *out = (pd_head_conv){.mixture = (pd_mixture)c->conv, .branches = PD_ALL_BRANCHES, .groups = c->groups,
+                          .batch_norm = c->norm == 1};
+    return c->branches ? pd_branches_parse(&out->branches, c->branches, err) : PD_OK;
+}
+
 pd_status pd_det_settings(pd_detector_settings *out, const pd_det_config *cfg, int classes, pd_err *err)
 {
     const struct pd_det_model_cfg *m = &cfg->model;
     pd_detector_settings s = pd_detector_defaults((pd_detector_type)m->type);
     s.frozen_stages = m->backbone.frozen_stages;
+    s.fold_first = m->backbone.fold_first;
+    PD_TRY(head_conv(&s.neck, &m->neck, err));
+    PD_TRY(head_conv(&s.head, &m->head, err));
     s.classes = m->num_classes ? m->num_classes : classes;
     PD_TRY(pd_arch_parse(&s.arch, m->backbone.arch, m->backbone.branches, err));
     s.retinanet.focal = (pd_focal_cfg){.alpha = (float)m->retinanet.focal_alpha, .gamma = (float)m->retinanet.focal_gamma};

@@ -20,7 +20,12 @@ typedef struct pd_det_config {
         struct pd_det_backbone_cfg {
             const char *arch, *branches;
             int frozen_stages;
+            bool fold_first;
         } backbone;
+        struct pd_det_conv_cfg {
+            int conv, groups, norm; /* conv: pd_mixture; norm: 0 linear, 1 batch */
+            const char *branches;
+        } neck, head;
         struct pd_det_retina_cfg {
             double focal_alpha, focal_gamma, smooth_l1_beta, pos_iou, neg_iou, min_pos_iou;
             int norm_group;

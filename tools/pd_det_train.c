@@ -150,6 +150,12 @@ static pd_status load(session *s, const char *path, const pd_load_options *how, 
     pd_st *file = NULL;
     char *report;
     PD_TRY(pd_st_open(&file, path, err));
+    const bool first = s->cfg.model.backbone.fold_first, folded = pd_st_meta(file, "folded") && !strcmp(pd_st_meta(file, "folded"), "true");
+    if (how->only && pd_st_meta(file, "arch") && folded != first) { /* a classifier of ours */
+        pd_st_close(file);
+        return PD_FAIL(err, PD_EINVAL, "%s: is %sfolded, model.backbone.fold_first is %s: %s", path, folded ? "" : "not ",
+                       first ? "true" : "false", first ? "fold it with pd_fold" : "give the file as it was before pd_fold");
+    }
     const pd_status status = pd_load_params(pd_detector_params(s->net), file, how, &report, s->arena, err);
     pd_st_close(file);
     if (status == PD_OK || status == PD_EFORMAT) fputs(report, stderr);
