@@ -133,6 +133,11 @@ static pd_status read_params(session *s, pd_err *err)
     PD_TRY(read_areas(s, err));
     PD_TRY(read_ids(s, o->images, &p->images, &p->n_images, err));
     PD_TRY(read_ids(s, o->categories, &p->categories, &p->n_categories, err));
+    for (size_t i = 0; i < o->thresholds.count; i++)
+        if (!(o->thresholds.items[i] > 0 && o->thresholds.items[i] <= 1))
+            return PD_FAIL(err, PD_EINVAL, "--iou-thrs: %g is not above 0 and at most 1", o->thresholds.items[i]);
+    if (o->sigmas.count && p->type != PD_COCO_KEYPOINTS)
+        return PD_FAIL(err, PD_EINVAL, "--sigmas goes with --iou-type keypoints");
     p->iou_thrs = o->thresholds.items;
     p->n_iou = o->thresholds.count;
     p->sigmas = o->sigmas.items;
@@ -266,8 +271,6 @@ static pd_status evaluate_all(session *s, pd_err *err)
         s->runs[i].file = s->args->args[i + 1];
         PD_TRY(evaluate_file(s, &s->runs[i], err));
     }
-    note_ground_truth(s); /* not before all has gone well: a failure is one line */
-    for (size_t i = 0; i < s->n_runs; i++) note_run(s, &s->runs[i]);
     return s->opt->bootstrap ? compare_runs(s, err) : PD_OK;
 }
 
@@ -339,13 +342,14 @@ static void print_results(const session *s)
 
 static pd_status run(session *s, pd_err *err)
 {
-    PD_TRY(read_params(s, err));
     PD_TRY(pd_pool_new(&s->pool, s->args->threads, err));
     PD_TRY(evaluate_all(s, err));
     if (s->opt->json) PD_TRY(write_json(s, err));
     if (s->opt->html)
         PD_TRY(pd_coco_write_html(s->opt->html, s->args->args[0], s->runs, s->n_runs, s->differences, s->gt, err));
     if (s->opt->arrays) PD_TRY(pd_coco_dump_arrays(s->runs[0].result, s->opt->arrays, err));
+    note_ground_truth(s); /* not before all has gone well: a failure is one line */
+    for (size_t i = 0; i < s->n_runs; i++) note_run(s, &s->runs[i]);
     print_results(s);
     return PD_OK;
 }
@@ -409,22 +413,22 @@ int main(int argc, char **argv)
     const int code = pd_cli_parse(&args, &cli, argc, argv);
     if (code >= 0) return code;
     pd_err err = PD_ERR_INIT;
-    pd_coco_type type;
-    const char *const wrong = read_type(&type, o.iou_type, &err) != PD_OK ? err.text
-                              : !o.check && args.n_args < 2  ? "a results file is wanted behind the ground truth"
+    session s = {.cli = &cli, .args = &args, .opt = &o, .arena = pd_arena_new()};
+    bool good = true;
+    pd_status status = s.arena ? read_params(&s, &err) : PD_FAIL(&err, PD_ENOMEM, "out of memory");
+    const char *const wrong = status != PD_OK && status != PD_ENOMEM ? err.text
+                              : !o.check && args.n_args < 2 ? "a results file is wanted behind the ground truth"
                               : o.check && args.n_args > 2 ? "--check takes a ground truth and at most one results file"
                               : o.image_dir && !o.check    ? "--images goes with --check"
                               : o.arrays && args.n_args != 2 ? "--dump-arrays takes one results file"
                                                              : NULL;
     if (wrong) {
+        const int usage = pd_cli_wrong(&cli, "%s", wrong);
+        pd_arena_free(s.arena);
         pd_cli_free(&args);
-        return pd_cli_wrong(&cli, "%s", wrong);
+        return usage;
     }
-    session s = {.cli = &cli, .args = &args, .opt = &o, .arena = pd_arena_new()};
-    bool good = true;
-    pd_status status = !s.arena  ? PD_FAIL(&err, PD_ENOMEM, "out of memory")
-                       : o.check ? check_files(&s, &good, &err)
-                                 : run(&s, &err);
+    if (status == PD_OK) status = o.check ? check_files(&s, &good, &err) : run(&s, &err);
     for (size_t i = 0; i < s.n_runs; i++) {
         pd_coco_result_free(s.runs[i].result);
         free(s.runs[i].confusion.counts);
