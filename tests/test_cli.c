@@ -189,6 +189,7 @@ static void test_help(void)
                          "                              help on its own line\n"
                          "      --set KEY=VALUE         override a key of the configuration (JSON value); repeatable\n"
                          "      --device DEVICE         cpu, cuda, cuda:N or auto [auto]\n"
+                         "      --precision TYPE        fp32, tf32, fp16 or bf16 (CPU: fp32; CUDA: bf16 unless given)\n"
                          "      --threads N             compute threads; 0: all processors\n"
                          "      --quiet                 no progress, only results and errors\n"
                          "  -h, --help                  show this and leave\n"

@@ -124,12 +124,13 @@ static bool make_table(table *t, pd_cli_args *args, const pd_cli *cli)
         PD_OPT_STRINGS(0, "set", "KEY=VALUE", &args->set,
                        "override a key of the configuration (JSON value); repeatable"),
         PD_OPT_STRING(0, "device", "DEVICE", &args->device, "cpu, cuda, cuda:N or auto"),
+        PD_OPT_STRING(0, "precision", "TYPE", &args->precision, "fp32, tf32, fp16 or bf16 (CPU: fp32; CUDA: bf16 unless given)"),
         PD_OPT_INT(0, "threads", "N", &args->threads, 0, 4096, "compute threads; 0: all processors"),
         PD_OPT_FLAG(0, "quiet", &args->quiet, "no progress, only results and errors"),
         PD_OPT_FLAG('h', "help", &t->help, "show this and leave"),
         PD_OPT_FLAG(0, "version", &t->version, "show the version and leave"),
     };
-    static const unsigned needs[] = {PD_CLI_SET, PD_CLI_DEVICE, PD_CLI_THREADS, PD_CLI_QUIET, 0, 0};
+    static const unsigned needs[] = {PD_CLI_SET, PD_CLI_DEVICE, PD_CLI_DEVICE, PD_CLI_THREADS, PD_CLI_QUIET, 0, 0};
     const size_t room = cli->n_opts + sizeof common / sizeof *common;
     t->all = calloc(room, sizeof *t->all);
     t->longs = calloc(room + 1, sizeof *t->longs);

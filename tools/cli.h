@@ -102,7 +102,7 @@ typedef struct pd_opt {
  * and --device cuda is wrong usage. */
 enum {
     PD_CLI_QUIET = 1,   /* --quiet */
-    PD_CLI_DEVICE = 2,  /* --device cpu|cuda[:N]|auto */
+    PD_CLI_DEVICE = 2,  /* --device cpu|cuda[:N]|auto and --precision fp32|tf32|fp16|bf16 */
     PD_CLI_THREADS = 4, /* --threads N */
     PD_CLI_SET = 8,     /* --set KEY=VALUE, any number of times */
 };
@@ -124,6 +124,7 @@ typedef struct pd_cli_args {
     bool quiet;
     int threads;        /* 0: all processors this process may use */
     const char *device; /* "auto", "cpu", "cuda" or "cuda:1": for pd_device_open */
+    const char *precision; /* for pd_device_set_precision; NULL: not given */
     pd_strings set;
     const pd_cli *cli;
 } pd_cli_args;

@@ -72,6 +72,7 @@ static const pd_field train_fields[] = {
     PD_BOOL(train_cfg, drop_last, .def = 1, .doc = "leave out the last, smaller batch of an epoch"),
     PD_DOUBLE(train_cfg, label_smoothing, .def = 0, .min = 0, .max = 0.99, .doc = "Szegedy et al. 2016"),
     PD_DOUBLE(train_cfg, ema, .def = 0, .min = 0, .max = 0.999999, .doc = "decay of the weights' moving average; 0: none"),
+    PD_STRING(train_cfg, precision, .doc = "fp32, tf32, fp16 or bf16; default: fp32 on the CPU, bf16 on CUDA"),
     PD_DOUBLE(train_cfg, rank_timeout, .def = 30, .min = 0.5, .max = 86400,
               .doc = "several processes: seconds of silence after which one counts as lost"),
 };

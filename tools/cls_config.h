@@ -37,6 +37,7 @@ typedef struct pd_cls_config {
         int64_t max_steps, seed;
         bool drop_last;
         double label_smoothing, ema, rank_timeout;
+        const char *precision;
     } train;
     pd_optimizer_cfg optimizer;
     pd_schedule schedule;

@@ -176,6 +176,7 @@ static const pd_field train_fields[] = {
     PD_INT(train_cfg, pictures, .def = 8, .min = 0, .max = 100, .doc = "validation images drawn with truth and detections"),
     PD_INT64(train_cfg, seed, .def = 1, .min = 0, .max = 9e15, .doc = "of weights, order and augmentation"),
     PD_DOUBLE(train_cfg, ema, .def = 0, .min = 0, .max = 0.999999, .doc = "decay of the weights' moving average; 0: none"),
+    PD_STRING(train_cfg, precision, .doc = "fp32, tf32, fp16 or bf16; default: fp32 on the CPU, bf16 on CUDA"),
     PD_DOUBLE(train_cfg, rank_timeout, .def = 30, .min = 0.5, .max = 86400,
               .doc = "several processes: seconds of silence after which one counts as lost"),
 };

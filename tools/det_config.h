@@ -65,6 +65,7 @@ typedef struct pd_det_config {
         int lr_images, early_stop;
         int64_t max_steps, seed;
         double ema, rank_timeout;
+        const char *precision;
     } train;
     pd_optimizer_cfg optimizer;
     pd_schedule schedule;

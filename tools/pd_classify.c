@@ -194,6 +194,7 @@ int main(int argc, char **argv)
     pd_model m = {0};
     pd_err err = PD_ERR_INIT;
     pd_status status = pd_device_open(&device, args.device, args.threads, &err);
+    if (status == PD_OK) status = pd_device_set_precision(device, args.precision, &err);
     if (status == PD_OK) status = pd_model_open(&m, args.args[0], "classifier", &o.hints, device, &err);
     if (status == PD_OK) {
         const pd_form form = branches && !m.meta.folded ? PD_FORM_EVAL : pd_classifier_form(m.classifier);

@@ -31,6 +31,7 @@ typedef struct session {
     pd_arena *arena;
     pd_comm *comm; /* the processes that train together; NULL: alone */
     pd_device *device;
+    char device_line[512];
     pd_imagenet train_set, val_set;
     pd_classifier *net;
     pd_loader *train_loader, *val_loader;
@@ -319,6 +320,7 @@ static pd_status train(session *s, pd_err *err)
     pd_progress_begin(&s->progress, "training", "steps", total, s->args->quiet || pd_comm_rank(s->comm));
     char ranks[96];
     if (s->comm) pd_progress_line(&s->progress, "%s", pd_ranks_text(ranks, s->comm, s->device));
+    pd_progress_line(&s->progress, "%s", s->device_line);
     if (resume) pd_progress_line(&s->progress, "going on from %s, step %lld", resume, (long long)run->at.step);
     pd_progress_line(&s->progress, "%zu training and %zu validation images, %d classes, %.2f M parameters, %lld steps per epoch",
                      s->train_set.n, s->val_set.n, pd_classifier_get(s->net)->classes,
@@ -382,6 +384,7 @@ static pd_status run_all(session *s, pd_err *err)
     PD_TRY(read_config(s, err));
     PD_TRY(pd_ranks_watch(s->comm, s->cfg.train.rank_timeout, err));
     PD_TRY(pd_ranks_device(&s->device, s->comm, s->args->device, s->args->threads, err));
+    PD_TRY(pd_ranks_precision(s->device_line, s->device, s->args->precision, s->cfg.train.precision, err));
     pd_transform checked = pd_cls_train_transform(&s->cfg);
     PD_TRY(pd_transform_check(&checked, err));
     pd_arch arch;

@@ -34,6 +34,7 @@ typedef struct session {
     pd_arena *arena;
     pd_comm *comm; /* the processes that train together; NULL: alone */
     pd_device *device;
+    char device_line[512];
     pd_coco train_set, val_set;
     uint32_t *images; /* training images that are used */
     size_t n_images, n_without, n_background; /* n_without: of the whole set, without a box; n_background: those that are used */
@@ -448,6 +449,7 @@ static pd_status train(session *s, pd_err *err)
     pd_progress_begin(&s->progress, "training", "steps", total, s->args->quiet || pd_comm_rank(s->comm));
     char ranks[96];
     if (s->comm) pd_progress_line(&s->progress, "%s", pd_ranks_text(ranks, s->comm, s->device));
+    pd_progress_line(&s->progress, "%s", s->device_line);
     if (resume) pd_progress_line(&s->progress, "going on from %s, step %lld", resume, (long long)run->at.step);
     pd_progress_line(&s->progress, "%zu of %zu training images; %s", s->n_images, s->train_set.n_images, summary);
     if (s->n_without)
@@ -505,6 +507,7 @@ static pd_status run_all(session *s, pd_err *err)
     PD_TRY(read_config(s, err));
     PD_TRY(pd_ranks_watch(s->comm, s->cfg.train.rank_timeout, err));
     PD_TRY(pd_ranks_device(&s->device, s->comm, s->args->device, s->args->threads, err));
+    PD_TRY(pd_ranks_precision(s->device_line, s->device, s->args->precision, s->cfg.train.precision, err));
     pd_detector_settings checked;
     PD_TRY(pd_det_settings(&checked, &s->cfg, 1, err));
     if (s->opt->print_config && pd_comm_rank(s->comm) == 0) puts(s->config_text);

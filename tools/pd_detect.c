@@ -390,6 +390,7 @@ int main(int argc, char **argv)
     pd_err err = PD_ERR_INIT;
     pd_status status = s.arena ? PD_OK : PD_FAIL(&err, PD_ENOMEM, "out of memory");
     if (status == PD_OK) status = pd_device_open(&device, args.device, args.threads, &err);
+    if (status == PD_OK) status = pd_device_set_precision(device, args.precision, &err);
     if (status == PD_OK) status = pd_model_open(&s.model, args.args[0], "detector", &o.hints, device, &err);
     if (status == PD_OK && o.max_dets) status = pd_detector_limit(s.model.detector, o.max_dets, &err);
     if (status == PD_OK) status = o.input ? detect_tensors(&s, &err) : detect_images(&s, &err);

@@ -241,6 +241,8 @@ int main(int argc, char **argv)
     pd_model whole = {0}, folded = {0};
     pd_err err = PD_ERR_INIT;
     pd_status status = pd_device_open(&device, args.device, args.threads, &err);
+    /* the proof is one of float32, whatever the device would choose */
+    if (status == PD_OK) status = pd_device_set_precision(device, args.precision ? args.precision : "fp32", &err);
     if (status == PD_OK) status = pd_model_open(&whole, args.args[0], NULL, &o.hints, device, &err);
     if (status == PD_OK && whole.meta.folded)
         status = PD_FAIL(&err, PD_EINVAL, "%s: is folded already", args.args[0]);

@@ -157,7 +157,9 @@ static pd_status describe(pd_arch arch, options *o, pd_err *err)
     printf("  in training form       %9.4f GMAC  %9.4f M parameters\n", whole.macs / 1e9, whole.params / 1e6);
     printf("  folded, as stored      %9.4f GMAC  %9.4f M parameters  %.1f MB\n", folded.macs / 1e9, folded.params / 1e6,
            folded.params * 4e-6);
-    if (o->latency) printf("  folded latency         %9.2f ms\n", ms);
+    if (o->latency)
+        printf("  folded latency         %9.2f ms   %s (%s), %s%s%s\n", ms, o->device->name, o->device->title,
+               pd_precision_text(o->device->precision), *o->device->why ? "; " : "", o->device->why);
     return PD_OK;
 }
 
@@ -381,6 +383,7 @@ int main(int argc, char **argv)
     o.sets = &args.set;
     pd_err err = PD_ERR_INIT;
     pd_status status = pd_device_open(&o.device, args.device, args.threads, &err);
+    if (status == PD_OK) status = pd_device_set_precision(o.device, args.precision, &err);
     if (status != PD_OK) {
         /* nothing of that device can be told */
     } else if (o.table) {

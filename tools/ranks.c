@@ -45,6 +45,15 @@ static void lost(void *arg, const char *text)
     fprintf(stderr, "\n%s: %s\n", program_invocation_short_name, text);
 }
 
+pd_status pd_ranks_precision(char text[512], pd_device *device, const char *asked, const char *configured, pd_err *err)
+{
+    PD_TRY(pd_device_set_precision(device, asked ? asked : configured, err));
+    snprintf(text, 512, "computing on %s (%s), %s%s%.200s", device->name, device->title,
+             pd_precision_text(device->precision), *device->why && device->kind == PD_CPU ? "; " : "",
+             device->kind == PD_CPU ? device->why : "");
+    return PD_OK;
+}
+
 pd_status pd_ranks_watch(pd_comm *comm, double seconds, pd_err *err)
 {
     return pd_comm_watch(comm, seconds, lost, NULL, err);

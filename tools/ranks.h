@@ -11,6 +11,10 @@
  */
 pd_status pd_ranks_device(pd_device **out, pd_comm *comm, const char *name, int threads, pd_err *err);
 
+/* Sets the precision that the command line asks for, else the configuration's, else the device's own (each NULL: says
+ * nothing), and says what is computed on: "cuda:0 (NVIDIA H100 80GB HBM3), bf16". */
+pd_status pd_ranks_precision(char text[512], pd_device *device, const char *asked, const char *configured, pd_err *err);
+
 /* A process that is silent for `seconds` ends all, with a line on standard error that names it. */
 pd_status pd_ranks_watch(pd_comm *comm, double seconds, pd_err *err);
 
