@@ -198,6 +198,25 @@ static inline void golden_loss_close(golden_loss *g)
     pd_st_close(g->in);
 }
 
+/* Makes the batch of two images one of four, its images twice: the losses stay, for normalisers are taken over groups of
+ * two. */
+static inline void golden_loss_twice(golden_loss *g)
+{
+    const size_t half = (size_t)(g->batch.n * g->batch.h * g->batch.w * 3);
+    float *pixels = NULL;
+    PD_CHECK_INT(g->batch.n, 2);
+    PD_CHECK_OK(PD_ALLOC(&pixels, g->arena, 2 * half, &err));
+    for (size_t i = 0; i < 2; i++) memcpy(pixels + i * half, g->batch.pixels, half * sizeof *pixels);
+    for (int i = 0; i < 2; i++) {
+        g->info[2 + i] = g->info[i];
+        g->counts[2 + i] = g->counts[i];
+    }
+    memcpy(g->boxes + 2 * GOLDEN_BOXES, g->boxes, 2 * GOLDEN_BOXES * sizeof *g->boxes);
+    memcpy(g->labels + 2 * GOLDEN_BOXES, g->labels, 2 * GOLDEN_BOXES * sizeof *g->labels);
+    g->batch.pixels = pixels;
+    g->batch.n = 4;
+}
+
 static inline pd_detector *golden_loss_detector(pd_detector_settings set, const golden_loss *g)
 {
     set.classes = (int)golden_number(g->root, "classes");

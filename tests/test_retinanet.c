@@ -44,6 +44,24 @@ static void test_loss(const char *file)
     golden_loss_close(&g);
 }
 
+/* Four images at a time: as the mean of two groups of two. */
+static void test_groups(const char *file)
+{
+    golden_loss g;
+    PD_ROW("two groups");
+    if (golden_loss_open(&g, file)) {
+        pd_detector *d = golden_loss_detector(pd_detector_defaults(PD_RETINANET), &g);
+        pd_losses losses = {0};
+        golden_loss_twice(&g);
+        PD_CHECK_OK(pd_detector_loss(d, &g.batch, 0, &losses, &err));
+        check_losses(&g, &losses);
+        PD_CHECK_OK(pd_detector_backward(d, false, &err));
+        check_gradients(&g, pd_detector_params(d));
+        pd_detector_free(d);
+    }
+    golden_loss_close(&g);
+}
+
 int main(void)
 {
     PD_CHECK_OK(pd_device_open(&device, "cpu", 2, &err));
@@ -53,6 +71,7 @@ int main(void)
     test_forward("retina_pd_a_resnet18", PD_FORM_FUSED);
     test_loss("retina_loss_resnet18");
     test_loss("retina_loss_ragged_resnet18");
+    test_groups("retina_loss_ragged_resnet18");
     pd_device_close(device);
     return golden_end();
 }
