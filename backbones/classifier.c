@@ -1,4 +1,5 @@
 #include "backbones/classifier.h"
+#include "kernels/mixed_loss.h"
 #include "kernels/softmax_ce.h"
 
 #include <stdlib.h>
@@ -12,7 +13,7 @@ typedef struct entry {
     int n, h, w;
     pd_tape *tape;
     pd_plan *plan;
-    pd_value *image, *label, *logits, *loss, *correct;
+    pd_value *image, *label, *other, *share, *logits, *loss, *correct; /* other, share: of mixtures, else NULL */
     pd_stages stages;
     unsigned long used;
 } entry;
@@ -45,7 +46,15 @@ static pd_status record(pd_classifier *c, entry *e, pd_err *err)
     e->logits = pd_record_classifier(e->tape, e->form, c->set.arch, c->set.classes, e->image, &e->stages);
     if (train) {
         e->label = pd_tape_input(e->tape, "label", PD_I32, PD_SHAPE(e->n));
-        e->loss = pd_softmax_ce(e->tape, e->logits, e->label, NULL, c->set.label_smoothing, &e->correct);
+        if (c->set.mixes || c->set.sigmoid) {
+            const pd_mixed_cfg cfg = {c->set.sigmoid ? PD_MIXED_SIGMOID : PD_MIXED_SOFTMAX, c->set.label_smoothing,
+                                      c->set.threshold};
+            e->other = pd_tape_input(e->tape, "other label", PD_I32, PD_SHAPE(e->n));
+            e->share = pd_tape_input(e->tape, "share", PD_F32, PD_SHAPE(1));
+            e->loss = pd_mixed_loss(e->tape, e->logits, e->label, e->other, e->share, &cfg, &e->correct);
+        } else {
+            e->loss = pd_softmax_ce(e->tape, e->logits, e->label, NULL, c->set.label_smoothing, &e->correct);
+        }
         pd_tape_minimise(e->tape, e->loss, 1);
         pd_tape_keep(e->tape, e->correct);
     } else {
@@ -176,12 +185,24 @@ pd_status pd_classifier_stages(pd_classifier *c, pd_stage_maps *out, pd_err *err
 pd_status pd_classifier_loss(pd_classifier *c, const float *pixels, const int *labels, int n, int h, int w, float *loss,
                              int *correct, pd_err *err)
 {
+    return pd_classifier_loss_mixed(c, pixels, labels, labels, 1, n, h, w, loss, correct, err);
+}
+
+pd_status pd_classifier_loss_mixed(pd_classifier *c, const float *pixels, const int *labels, const int *others, float share,
+                                   int n, int h, int w, float *loss, int *correct, pd_err *err)
+{
     if (!c->set.train) return PD_FAIL(err, PD_EINVAL, "this classifier was made without gradients");
     entry *e;
     PD_TRY(find_plan(c, &e, PD_FORM_TRAIN, n, h, w, err));
     c->last = e;
     PD_TRY(pd_plan_give(e->plan, e->image, pixels, err));
     PD_TRY(pd_plan_give(e->plan, e->label, labels, err));
+    if (e->other) {
+        PD_TRY(pd_plan_give(e->plan, e->other, others, err));
+        PD_TRY(pd_plan_give(e->plan, e->share, &share, err));
+    } else if (others != labels) {
+        return PD_FAIL(err, PD_EINVAL, "this classifier was made without mixtures (settings.mixes)");
+    }
     PD_TRY(pd_plan_forward(e->plan, err));
     PD_TRY(pd_plan_fetch(e->plan, NULL, err));
     *loss = *(const float *)e->loss->host;
@@ -208,4 +229,25 @@ pd_plan *pd_classifier_plan(pd_classifier *c)
 pd_tape *pd_classifier_tape(pd_classifier *c)
 {
     return c->last ? c->last->tape : NULL;
+}
+
+pd_status pd_classifier_training_bytes(size_t *out, pd_device *device, const pd_classifier_settings *settings, int n, int h,
+                                       int w, pd_err *err)
+{
+    pd_classifier c = {.device = device, .set = *settings};
+    entry e = {.form = PD_FORM_TRAIN, .n = n, .h = h, .w = w};
+    size_t planned, floats = 0;
+    pd_status status = PD_OK;
+    PD_TRY(pd_params_new(&c.params, err));
+    PD_TRY_DONE(record(&c, &e, err));
+    PD_TRY_DONE(pd_plan_measure(&planned, e.tape, device, PD_PLAN_TRAIN, err));
+    for (size_t i = 0; i < pd_params_count(c.params); i++) {
+        const pd_param *p = pd_params_at(c.params, i);
+        floats += p->count * (p->kind == PD_WEIGHT ? 3 : 1);
+    }
+    *out = planned + floats * sizeof(float);
+done:
+    entry_free(&e);
+    pd_params_free(c.params);
+    return status;
 }

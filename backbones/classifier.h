@@ -20,6 +20,10 @@ typedef struct pd_classifier_settings {
     bool train;            /* with gradients: pd_classifier_loss and pd_classifier_backward work */
     bool sync_bn;          /* training: batch norm over the batches of all processes that train together */
     float label_smoothing; /* of the training loss */
+    /* Another training loss than softmax cross-entropy of one class per image: */
+    bool mixes;     /* classes of two images with shares (pd_classifier_loss_mixed) */
+    bool sigmoid;   /* binary cross-entropy per class; implies mixes */
+    float threshold; /* of sigmoid: targets over this count as 1; 0: as they are */
 } pd_classifier_settings;
 
 typedef struct pd_classifier pd_classifier;
@@ -54,11 +58,20 @@ pd_form pd_classifier_form(const pd_classifier *c);
 /* One training forward: mean cross-entropy of the batch and how many rows were right. labels: (n) */
 pd_status pd_classifier_loss(pd_classifier *c, const float *pixels, const int *labels, int n, int h, int w, float *loss,
                              int *correct, pd_err *err);
+/* The same for images that are mixtures (datasets/mix.h; settings.mixes): image i is `share` of class labels[i], the rest
+ * of class others[i]. */
+pd_status pd_classifier_loss_mixed(pd_classifier *c, const float *pixels, const int *labels, const int *others, float share,
+                                   int n, int h, int w, float *loss, int *correct, pd_err *err);
 /* Gradients of the last loss into the parameters' gradient block. */
 pd_status pd_classifier_backward(pd_classifier *c, bool accumulate, pd_err *err);
 
 /* Call after parameters were changed: what inference plans made of them is made again. */
 void pd_classifier_changed(pd_classifier *c);
+
+/* Bytes that training on batches of n images of h x w takes: activations and their gradients as planned for the device,
+ * and weights, gradients, momentum and statistics. Nothing of it is allocated. */
+pd_status pd_classifier_training_bytes(size_t *out, pd_device *device, const pd_classifier_settings *settings, int n, int h,
+                                       int w, pd_err *err);
 
 /* The plan behind the last run or loss, for profiles. */
 pd_plan *pd_classifier_plan(pd_classifier *c);

@@ -27,6 +27,27 @@ pd_status pd_sample_path(char *buffer, size_t size, const pd_loader_config *conf
 /* ---- classification -----------------------------------------------------------------------------------------------
  */
 
+/* Resizes to bytes, augments those, normalises. The picture is used up. */
+static pd_status make_augmented(pd_sample *out, const pd_source *source, int at_x, int at_y, pd_area box, pd_rect bounds,
+                                bool flip, pd_rng *rng, pd_sample_tools *tools, pd_err *err)
+{
+    static const pd_normalizer as_is = {.slope = {1, 1, 1}};
+    const pd_transform *t = &source->config->transform;
+    const int side = t->crop;
+    unsigned char fill[3] = {0, 0, 0};
+    PD_TRY(pd_resize_triangle(out->pixels, side, side, &tools->picture, at_x, at_y, box, bounds, flip, &as_is, &tools->work,
+                              err));
+    PD_TRY(pd_image_size(&tools->picture, side, side, err));
+    for (size_t i = 0, n = (size_t)side * (size_t)side * 3; i < n; i++) {
+        const float v = out->pixels[i] + 0.5f;
+        tools->picture.rgb[i] = v <= 0 ? 0 : v >= 255 ? 255 : (unsigned char)v;
+    }
+    for (int c = 0; c < 3 && t->augment.kind == PD_AUGMENT_RAND; c++) fill[c] = (unsigned char)(t->mean[c] * t->divide + 0.5);
+    PD_TRY(pd_augment_apply(&tools->picture, &tools->spare, &t->augment, fill, rng, err));
+    pd_normalize_pad(out->pixels, side, side, &tools->picture, false, &source->norm);
+    return PD_OK;
+}
+
 /* Draws or computes the box, then decodes what the filter reads and resizes that. */
 static pd_status make_crop(pd_sample *out, const pd_source *source, pd_bytes file, pd_rng *rng, pd_sample_tools *tools,
                            pd_err *err)
@@ -51,8 +72,12 @@ static pd_status make_crop(pd_sample *out, const pd_source *source, pd_bytes fil
         const pd_rect reach = pd_filter_reach(box, bounds, t->crop, t->crop);
         PD_TRY(pd_image_decode_part(&tools->picture, &got, reach, file, options, err));
     }
-    PD_TRY(pd_resize_triangle(out->pixels, t->crop, t->crop, &tools->picture, got.x, got.y, box, bounds, flip,
-                              &source->norm, &tools->work, err));
+    if (t->kind == PD_TRANSFORM_RANDOM_CROP && t->augment.kind != PD_AUGMENT_NONE)
+        PD_TRY(make_augmented(out, source, got.x, got.y, box, bounds, flip, rng, tools, err));
+    else
+        PD_TRY(pd_resize_triangle(out->pixels, t->crop, t->crop, &tools->picture, got.x, got.y, box, bounds, flip,
+                                  &source->norm, &tools->work, err));
+    if (t->kind == PD_TRANSFORM_RANDOM_CROP) pd_random_erase(out->pixels, t->crop, t->crop, t->erase, rng);
     out->info = (pd_image_info){.h = t->crop,
                                 .w = t->crop,
                                 .pad_h = t->crop,

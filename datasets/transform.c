@@ -66,6 +66,8 @@ static pd_status check_crop(const pd_transform *t, pd_err *err)
     if (!(t->aspect[0] > 0 && t->aspect[0] <= t->aspect[1] && t->aspect[1] <= 1000))
         return PD_FAIL(err, PD_EINVAL, "aspect [%g, %g]; expected 0 < low <= high <= 1000", t->aspect[0], t->aspect[1]);
     if (t->tries < 0) return PD_FAIL(err, PD_EINVAL, "tries %d is below 0", t->tries);
+    if (t->augment.layers < 0 || t->augment.layers > PD_AUGMENT_LAYERS)
+        return PD_FAIL(err, PD_EINVAL, "augment.layers %d is not in 0..%d", t->augment.layers, PD_AUGMENT_LAYERS);
     return PD_OK;
 }
 

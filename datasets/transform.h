@@ -10,6 +10,7 @@
 #ifndef PD_TRANSFORM_H
 #define PD_TRANSFORM_H
 
+#include "datasets/augment.h"
 #include "datasets/image.h"
 #include "engine/box.h"
 #include "engine/rng.h"
@@ -29,6 +30,9 @@ typedef struct pd_transform {
     int resize;                /* CENTER_CROP: shorter side before the cut; 0: no resize */
     double area[2], aspect[2]; /* RANDOM_CROP: the box's share of the image, its width / height (log-uniform) */
     int tries;                 /* RANDOM_CROP: draws before the central fallback */
+    pd_augment augment;        /* RANDOM_CROP: on bytes, behind crop and mirror. Pixels from outside: TRIVIAL black, RAND
+                                * the mean colour, as torchvision and timm */
+    double erase;              /* RANDOM_CROP: probability of random erasing, last of all */
     double flip;               /* RANDOM_CROP, DETECT, NONE: probability of a left-right mirror; 1: always */
     int long_side, short_side; /* DETECT: bounds of the longer and the shorter side, ratio kept */
     /* DETECT: multi-scale training: the bound of the shorter side is drawn for each image, one of these (the list's

@@ -144,6 +144,25 @@ void pd_params_freeze(pd_params *params, const char *prefix)
         if (!strncmp(params->list[i]->name, prefix, strlen(prefix))) params->list[i]->trainable = false;
 }
 
+/* Whether the weight stands beside running statistics: "bn1.weight" and "bn1.running_mean". */
+static bool of_norm(const pd_params *params, const pd_param *p)
+{
+    char name[256];
+    const char *dot = strrchr(p->name, '.');
+    if (p->rank != 1 || !dot) return false;
+    snprintf(name, sizeof name, "%.*s.running_mean", (int)(dot - p->name), p->name);
+    return pd_params_find(params, name) != NULL;
+}
+
+void pd_params_decay(pd_params *params, pd_decay which)
+{
+    for (size_t i = 0; i < params->count; i++) {
+        pd_param *p = params->list[i];
+        p->no_decay = p->kind == PD_WEIGHT && ((which == PD_DECAY_NO_NORM && of_norm(params, p)) ||
+                                               (which == PD_DECAY_KERNELS && p->rank < 2));
+    }
+}
+
 pd_status pd_params_allocate(pd_params *params, pd_device *device, bool with_grad, pd_err *err)
 {
     const size_t line = PD_ALIGN / sizeof(float);

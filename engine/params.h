@@ -47,6 +47,7 @@ typedef struct pd_param {
     pd_param_layout layout;
     pd_init init;
     bool trainable; /* false: frozen, or not a weight; change it with pd_params_freeze only */
+    bool no_decay;  /* weight decay leaves it alone; change it with pd_params_decay only */
     size_t count, offset; /* in floats, within its block */
     float *data, *grad;   /* on the device; NULL before pd_params_allocate; grad NULL for buffers */
 } pd_param;
@@ -72,6 +73,11 @@ pd_param *pd_params_at(const pd_params *params, size_t index);
 
 /* Freezes every weight whose name starts with prefix (all of a "layer1." say). Before allocation or after. */
 void pd_params_freeze(pd_params *params, const char *prefix);
+
+/* Which weights decay: all; all but scales and biases of norms (those beside a running_mean); or only those of more than
+ * one dimension: kernels and matrices. */
+typedef enum pd_decay { PD_DECAY_ALL, PD_DECAY_NO_NORM, PD_DECAY_KERNELS } pd_decay;
+void pd_params_decay(pd_params *params, pd_decay which);
 
 /* Makes the blocks, zeroed, on the device; with_grad: also one for gradients. */
 pd_status pd_params_allocate(pd_params *params, pd_device *device, bool with_grad, pd_err *err);

@@ -59,16 +59,34 @@ static void step_run(void *arg, size_t begin, size_t end)
     pd_parallel(s->pool, end - begin, step_range, &u);
 }
 
+static bool none_spared(const pd_params *params)
+{
+    for (size_t i = 0; i < pd_params_count(params); i++)
+        if (pd_params_at(params, i)->no_decay) return false;
+    return true;
+}
+
 pd_status pd_sgd_step(pd_device *device, pd_params *params, float *velocity, const pd_sgd *set, pd_err *err)
 {
     const pd_update_kernels *other = elsewhere(device);
+    if (other && !none_spared(params))
+        return PD_FAIL(err, PD_EINVAL, "weight decay of some weights only runs on the CPU: set optimizer.decay to \"all\"");
     if (other) return other->step(device, params, velocity, set, err);
     size_t count;
     step_all s = {device->pool,
                   {.w = pd_params_weights(params, &count), .v = velocity, .g = pd_params_grads(params),
                    .lr = (float)set->lr, .momentum = (float)set->momentum, .decay = (float)set->weight_decay,
                    .scale = (float)set->scale, .nesterov = set->nesterov}};
-    trainable_runs(params, step_run, &s);
+    if (none_spared(params)) {
+        trainable_runs(params, step_run, &s);
+        return PD_OK;
+    }
+    for (size_t i = 0; i < pd_params_count(params); i++) {
+        const pd_param *p = pd_params_at(params, i);
+        if (p->kind != PD_WEIGHT || !p->trainable) continue;
+        s.u.decay = p->no_decay ? 0 : (float)set->weight_decay;
+        step_run(&s, p->offset, p->offset + p->count);
+    }
     return PD_OK;
 }
 

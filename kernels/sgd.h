@@ -18,7 +18,7 @@ typedef struct pd_sgd {
     bool nesterov;
 } pd_sgd;
 
-/* Steps all trainable weights. velocity has the size of the weights' block. */
+/* Steps all trainable weights; those with no_decay (pd_params_decay) do not decay. velocity has the size of the weights' block. */
 pd_status pd_sgd_step(pd_device *device, pd_params *params, float *velocity, const pd_sgd *settings, pd_err *err);
 
 /* L2 norm of the trainable weights' gradients. */

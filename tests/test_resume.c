@@ -35,6 +35,12 @@ static const scenario scenarios[] = {
      " --set train.accumulate=2 --set train.ema=0.9 --set optimizer.clip_norm=5 --set train.save_interval=1"
      " --set data.train_transform={\"crop\":32} --set data.val_transform={\"resize\":32,\"crop\":32} --set train.log_interval=1",
      6},
+    {"LAMB, sigmoids, mixtures, augmentation",
+     "pd_cls_train -a resnet18 -d @/imagenet -b 5 --epochs 2 --lr 0.004 --set optimizer.type=lamb --set optimizer.decay=kernels"
+     " --set train.loss=bce --set train.mixup=0.2 --set train.cutmix=1 --set train.accumulate=2 --set train.save_interval=1"
+     " --set data.train_transform={\"crop\":32,\"augment\":{\"policy\":\"rand\"},\"erase\":0.5}"
+     " --set data.val_transform={\"resize\":32,\"crop\":32} --set train.log_interval=1",
+     6},
     {"RetinaNet",
      "pd_det_train @/retina.json --set train.epochs=2 --set train.images_per_step=4 --set train.micro_batch=2"
      " --set train.save_interval=2 --set train.pictures=1 --set train.log_interval=1 --set data.resize=[96,96]"

@@ -3,6 +3,17 @@
 
 #include <string.h>
 
+static const char *const augment_policies[] = {"none", "trivial", "rand", NULL}; /* as in pd_augment_kind */
+typedef struct pd_augment_cfg augment_cfg;
+static const pd_field augment_fields[] = {
+    PD_ENUM(augment_cfg, policy, augment_policies, .text = "none", .doc = "TrivialAugment or RandAugment, on bytes"),
+    PD_INT(augment_cfg, layers, .def = 2, .min = 0, .max = PD_AUGMENT_LAYERS, .doc = "rand: operations per image"),
+    PD_DOUBLE(augment_cfg, magnitude, .def = 9, .min = 0, .max = 10, .doc = "rand: their strength"),
+    PD_DOUBLE(augment_cfg, spread, .def = 0.5, .min = 0, .max = 10, .doc = "rand: its standard deviation"),
+    PD_DOUBLE(augment_cfg, chance, .def = 0.5, .min = 0, .max = 1, .doc = "rand: probability of each"),
+};
+static const pd_table augment_table = PD_TABLE(augment_cfg, augment_fields);
+
 static const pd_field train_crop_fields[] = {
     PD_INT(pd_train_crop_cfg, crop, .def = 224, .min = 8, .max = 4096, .doc = "side of the training image"),
     PD_DOUBLES(pd_train_crop_cfg, area, .text = "[0.1, 1.0]", .min = 0, .max = 1, .above_min = true,
@@ -10,6 +21,8 @@ static const pd_field train_crop_fields[] = {
     PD_DOUBLES(pd_train_crop_cfg, aspect, .text = "[0.8, 1.25]", .min = 0, .max = 100, .above_min = true,
                .doc = "width / height of the cut"),
     PD_DOUBLE(pd_train_crop_cfg, flip, .def = 0.5, .min = 0, .max = 1, .doc = "probability of a mirror image"),
+    PD_OBJECT(pd_train_crop_cfg, augment, &augment_table, .doc = "changes of colour and shape"),
+    PD_DOUBLE(pd_train_crop_cfg, erase, .def = 0, .min = 0, .max = 1, .doc = "probability of random erasing"),
 };
 static pd_status check_train_crop(const void *config, pd_err *err)
 {
@@ -60,6 +73,7 @@ static const pd_field data_fields[] = {
 };
 static const pd_table data_table = PD_TABLE(data_cfg, data_fields);
 
+static const char *const losses[] = {"softmax", "bce", NULL};
 typedef struct pd_cls_train_cfg train_cfg;
 static const pd_field train_fields[] = {
     PD_INT(train_cfg, epochs, .def = 100, .min = 0, .max = 100000, .doc = "passes over the training set"),
@@ -71,6 +85,10 @@ static const pd_field train_fields[] = {
     PD_INT64(train_cfg, seed, .def = 1, .min = 0, .max = 9e15, .doc = "of weights, order and augmentation"),
     PD_BOOL(train_cfg, drop_last, .def = 1, .doc = "leave out the last, smaller batch of an epoch"),
     PD_DOUBLE(train_cfg, label_smoothing, .def = 0, .min = 0, .max = 0.99, .doc = "Szegedy et al. 2016"),
+    PD_ENUM(train_cfg, loss, losses, .text = "softmax", .doc = "softmax cross-entropy, or bce: binary for every class"),
+    PD_DOUBLE(train_cfg, bce_threshold, .def = 0, .min = 0, .max = 0.99, .doc = "bce: targets over this are 1, others 0; 0: as they are"),
+    PD_DOUBLE(train_cfg, mixup, .def = 0, .min = 0, .max = 100, .doc = "alpha of mixup; 0: none"),
+    PD_DOUBLE(train_cfg, cutmix, .def = 0, .min = 0, .max = 100, .doc = "alpha of CutMix; 0: none; with mixup: one of both"),
     PD_DOUBLE(train_cfg, ema, .def = 0, .min = 0, .max = 0.999999, .doc = "decay of the weights' moving average; 0: none"),
     PD_STRING(train_cfg, precision, .doc = "fp32, tf32, fp16 or bf16; default: fp32 on the CPU, bf16 on CUDA"),
     PD_DOUBLE(train_cfg, rank_timeout, .def = 30, .min = 0.5, .max = 86400,
@@ -82,7 +100,7 @@ static const pd_field cls_fields[] = {
     PD_OBJECT(pd_cls_config, model, &model_table, .doc = "the network"),
     PD_OBJECT(pd_cls_config, data, &data_table, .doc = "images"),
     PD_OBJECT(pd_cls_config, train, &train_table, .doc = "the run"),
-    PD_OBJECT(pd_cls_config, optimizer, &pd_optimizer_table, .doc = "SGD"),
+    PD_OBJECT(pd_cls_config, optimizer, &pd_optimizer_table, .doc = "SGD, AdamW or LAMB"),
     PD_OBJECT(pd_cls_config, schedule, &pd_schedule_table, .doc = "learning rate over time"),
     PD_STRING(pd_cls_config, work_dir, .doc = "the run's folder; default runs/<name of the configuration>"),
 };
@@ -100,6 +118,9 @@ pd_transform pd_cls_train_transform(const pd_cls_config *cfg)
     if (cfg->data.has_train_transform) {
         t.crop = cfg->data.train_transform.crop;
         t.flip = cfg->data.train_transform.flip;
+        t.erase = cfg->data.train_transform.erase;
+        const augment_cfg *a = &cfg->data.train_transform.augment;
+        t.augment = (pd_augment){(pd_augment_kind)a->policy, a->layers, a->magnitude, a->spread, a->chance};
         memcpy(t.area, cfg->data.train_transform.area, sizeof t.area);
         memcpy(t.aspect, cfg->data.train_transform.aspect, sizeof t.aspect);
     }
@@ -116,4 +137,12 @@ pd_transform pd_cls_val_transform(const pd_cls_config *cfg)
     }
     set_normalisation(&t, cfg);
     return t;
+}
+
+void pd_cls_loss_settings(pd_classifier_settings *out, const pd_cls_config *cfg)
+{
+    out->label_smoothing = (float)cfg->train.label_smoothing;
+    out->mixes = cfg->train.mixup > 0 || cfg->train.cutmix > 0;
+    out->sigmoid = cfg->train.loss == 1;
+    out->threshold = (float)cfg->train.bce_threshold;
 }

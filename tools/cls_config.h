@@ -2,12 +2,17 @@
 #ifndef PD_CLS_CONFIG_H
 #define PD_CLS_CONFIG_H
 
+#include "backbones/classifier.h"
 #include "datasets/transform.h"
 #include "tools/train_run.h"
 
 typedef struct pd_train_crop_cfg {
     int crop;
-    double area[2], aspect[2], flip;
+    double area[2], aspect[2], flip, erase;
+    struct pd_augment_cfg {
+        int policy, layers; /* policy: pd_augment_kind */
+        double magnitude, spread, chance;
+    } augment;
 } pd_train_crop_cfg;
 
 typedef struct pd_val_crop_cfg {
@@ -36,7 +41,8 @@ typedef struct pd_cls_config {
         int epochs, batch_size, accumulate, log_interval, save_interval;
         int64_t max_steps, seed;
         bool drop_last;
-        double label_smoothing, ema, rank_timeout;
+        int loss; /* 0 softmax, 1 bce */
+        double label_smoothing, mixup, cutmix, bce_threshold, ema, rank_timeout;
         const char *precision;
     } train;
     pd_optimizer_cfg optimizer;
@@ -49,5 +55,8 @@ extern const pd_table pd_cls_table;
 /* The transforms that the configuration asks for. */
 pd_transform pd_cls_train_transform(const pd_cls_config *cfg);
 pd_transform pd_cls_val_transform(const pd_cls_config *cfg);
+
+/* The part of a classifier's settings that is the training loss. */
+void pd_cls_loss_settings(pd_classifier_settings *out, const pd_cls_config *cfg);
 
 #endif

@@ -1,6 +1,7 @@
 /* pd_cls_train: pretrains a classifier backbone on an ImageNet-layout folder. The story is in train(). */
 #include "backbones/classifier.h"
 #include "datasets/loader.h"
+#include "datasets/mix.h"
 #include "engine/file.h"
 #include "tools/cli.h"
 #include "tools/cls_config.h"
@@ -12,6 +13,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define MIX_STREAM UINT64_C(0x6d697875700000) /* of random numbers, apart from the loader's */
 
 /* What the command line says beside the configuration. */
 typedef struct options {
@@ -38,6 +41,9 @@ typedef struct session {
     pd_model_meta meta;
     pd_train_run run;
     pd_progress progress;
+    int *mixed_labels; /* of mixup and CutMix */
+    float *mix_work;
+    size_t label_room, work_room;
 } session;
 
 /* ---- setting up ------------------------------------------------------------------------------------------------------ */
@@ -141,8 +147,8 @@ static pd_status open_net(session *s, pd_err *err)
 {
     const pd_cls_config *c = &s->cfg;
     pd_classifier_settings set = {.classes = c->model.num_classes ? c->model.num_classes : s->train_set.n_classes,
-                                  .train = !s->opt->evaluate, .sync_bn = c->model.sync_bn,
-                                  .label_smoothing = (float)c->train.label_smoothing};
+                                  .train = !s->opt->evaluate, .sync_bn = c->model.sync_bn};
+    pd_cls_loss_settings(&set, c);
     PD_TRY(pd_arch_parse(&set.arch, c->model.arch, c->model.branches, err));
     PD_TRY(pd_classifier_new(&s->net, s->device, &set, err));
     PD_TRY(pd_params_init(pd_classifier_params(s->net), (uint64_t)c->train.seed, err));
@@ -266,6 +272,22 @@ static pd_status log_steps(session *s, tally *t, pd_err *err)
     return status;
 }
 
+/* The loss of a batch, whose images are mixed where the configuration says so. */
+static pd_status batch_loss(session *s, const pd_batch *b, float *loss, int *correct, pd_err *err)
+{
+    const pd_mix_cfg cfg = {s->cfg.train.mixup, s->cfg.train.cutmix};
+    if (cfg.mixup <= 0 && cfg.cutmix <= 0)
+        return pd_classifier_loss(s->net, b->pixels, b->labels, b->n, b->h, b->w, loss, correct, err);
+    PD_TRY(pd_grow(&s->mixed_labels, &s->label_room, (size_t)b->n, sizeof *s->mixed_labels, err));
+    PD_TRY(pd_grow(&s->mix_work, &s->work_room, (size_t)b->h * (size_t)b->w * 3, sizeof *s->mix_work, err));
+    pd_rng rng = pd_rng_make((uint64_t)s->cfg.train.seed ^ MIX_STREAM, (uint32_t)s->run.at.images,
+                             (uint32_t)(s->run.at.images >> 32) << 16 | (uint32_t)pd_comm_rank(s->comm));
+    const pd_mix mix = pd_mix_draw(&cfg, b->h, b->w, &rng);
+    pd_mix_apply(&mix, b->pixels, b->labels, s->mixed_labels, b->n, b->h, b->w, s->mix_work);
+    return pd_classifier_loss_mixed(s->net, b->pixels, b->labels, s->mixed_labels, mix.share, b->n, b->h, b->w, loss,
+                                    correct, err);
+}
+
 /* One optimiser step from `accumulate` batches. *end: the epoch has no whole step left. */
 static pd_status one_step(session *s, tally *t, bool *end, pd_err *err)
 {
@@ -279,7 +301,7 @@ static pd_status one_step(session *s, tally *t, bool *end, pd_err *err)
         if (!b) return PD_OK;
         float loss;
         int correct;
-        PD_TRY(pd_classifier_loss(s->net, b->pixels, b->labels, b->n, b->h, b->w, &loss, &correct, err));
+        PD_TRY(batch_loss(s, b, &loss, &correct, err));
         if (!isfinite(loss))
             return PD_FAIL(err, PD_EINVAL, "the loss is %g at step %lld: lower optimizer.lr (%g now) or check the data", (double)loss,
                            (long long)s->run.at.step + 1, s->run.lr);
@@ -444,6 +466,8 @@ int main(int argc, char **argv)
     pd_loader_close(s.train_loader);
     pd_loader_close(s.val_loader);
     pd_classifier_free(s.net);
+    free(s.mixed_labels);
+    free(s.mix_work);
     pd_device_close(s.device);
     pd_arena_free(s.arena);
     if (!result) pd_comm_close(s.comm, 0);

@@ -6,10 +6,17 @@
 #include <stdio.h>
 #include <string.h>
 
+static const char *const optimizers[] = {"sgd", "adamw", "lamb", NULL};
+static const char *const decays[] = {"all", "no_norm", "kernels", NULL}; /* as in pd_decay */
 static const pd_field optimizer_fields[] = {
+    PD_ENUM(pd_optimizer_cfg, type, optimizers, .text = "sgd", .doc = "sgd, adamw or lamb (the last two on the CPU)"),
     PD_DOUBLE(pd_optimizer_cfg, lr, .def = 0.1, .min = 0, .max = 1000, .doc = "base learning rate"),
     PD_DOUBLE(pd_optimizer_cfg, momentum, .def = 0.9, .min = 0, .max = 1, .doc = "of SGD"),
-    PD_DOUBLE(pd_optimizer_cfg, weight_decay, .def = 1e-4, .min = 0, .max = 1, .doc = "on every trained parameter"),
+    PD_DOUBLE(pd_optimizer_cfg, beta1, .def = 0.9, .min = 0, .max = 0.999999, .doc = "of AdamW and LAMB: decay of the mean gradient"),
+    PD_DOUBLE(pd_optimizer_cfg, beta2, .def = 0.999, .min = 0, .max = 0.999999, .doc = "of AdamW and LAMB: decay of the mean square"),
+    PD_DOUBLE(pd_optimizer_cfg, eps, .def = 1e-6, .min = 0, .max = 1, .doc = "of AdamW and LAMB: added to the root of the mean square"),
+    PD_DOUBLE(pd_optimizer_cfg, weight_decay, .def = 1e-4, .min = 0, .max = 1, .doc = "weight decay"),
+    PD_ENUM(pd_optimizer_cfg, decay, decays, .text = "all", .doc = "what decays: all, no_norm (not batch norms), kernels (no vectors)"),
     PD_DOUBLE(pd_optimizer_cfg, clip_norm, .def = 0, .min = 0, .max = 1e9,
               .doc = "largest L2 norm of all gradients; 0: none"),
     PD_BOOL(pd_optimizer_cfg, nesterov, .def = 0, .doc = "Nesterov's momentum"),
@@ -37,6 +44,11 @@ pd_status pd_train_run_init(pd_train_run *run, pd_device *device, pd_params *par
     if (!run->arena) return PD_FAIL(err, PD_ENOMEM, "out of memory for a training run");
     PD_TRY(device->alloc(device, (void **)&run->velocity, count * sizeof(float), err));
     PD_TRY(device->fill(device, run->velocity, 0, count * sizeof(float), err));
+    pd_params_decay(params, (pd_decay)optimizer->decay);
+    if (optimizer->type) {
+        PD_TRY(device->alloc(device, (void **)&run->square, count * sizeof(float), err));
+        PD_TRY(device->fill(device, run->square, 0, count * sizeof(float), err));
+    }
     if (ema_decay > 0) {
         PD_TRY(device->alloc(device, (void **)&run->ema, count * sizeof(float), err));
         PD_TRY(device->copy(device, run->ema, weights, count * sizeof(float), err));
@@ -48,6 +60,7 @@ void pd_train_run_free(pd_train_run *run)
 {
     pd_average_free(run->average);
     if (run->velocity) run->device->release(run->device, run->velocity);
+    if (run->square) run->device->release(run->device, run->square);
     if (run->ema) run->device->release(run->device, run->ema);
     pd_log_close(run->log, NULL);
     pd_arena_free(run->arena);
@@ -63,6 +76,7 @@ static pd_status share_state(pd_train_run *run, pd_err *err)
     PD_TRY(pd_comm_broadcast(comm, w, weights * sizeof *w, 0, err));
     PD_TRY(pd_comm_broadcast(comm, b, buffers * sizeof *b, 0, err));
     PD_TRY(pd_comm_broadcast(comm, run->velocity, weights * sizeof *w, 0, err));
+    if (run->square) PD_TRY(pd_comm_broadcast(comm, run->square, weights * sizeof *w, 0, err));
     if (run->ema) PD_TRY(pd_comm_broadcast(comm, run->ema, weights * sizeof *w, 0, err));
     return pd_comm_broadcast(run->comm, &run->at, sizeof run->at, 0, err);
 }
@@ -95,6 +109,15 @@ bool pd_train_judge(pd_train_run *run, double result)
     return best;
 }
 
+static pd_status update(pd_train_run *run, const pd_sgd *sgd, pd_err *err)
+{
+    const pd_optimizer_cfg *o = &run->optimizer;
+    if (!o->type) return pd_sgd_step(run->device, run->params, run->velocity, sgd, err);
+    const pd_adam adam = {.lr = sgd->lr, .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps, .weight_decay = o->weight_decay,
+                          .scale = sgd->scale, .step = run->at.step + 1, .lamb = o->type == 2};
+    return pd_adam_step(run->device, run->params, run->velocity, run->square, &adam, err);
+}
+
 pd_status pd_train_step(pd_train_run *run, pd_err *err)
 {
     pd_sgd sgd = {.momentum = run->optimizer.momentum,
@@ -110,7 +133,7 @@ pd_status pd_train_step(pd_train_run *run, pd_err *err)
     }
     run->lr = sgd.lr = pd_schedule_lr(&run->schedule, run->optimizer.lr, run->at.epoch, run->at.step, run->total_epochs,
                                       run->total_steps);
-    PD_TRY(pd_sgd_step(run->device, run->params, run->velocity, &sgd, err));
+    PD_TRY(update(run, &sgd, err));
     if (run->ema) {
         size_t count;
         const float *weights = pd_params_weights(run->params, &count);
@@ -147,6 +170,7 @@ pd_status pd_train_save(pd_train_run *run, const char *name, const pd_model_meta
     PD_TRY_DONE(pd_save_params(w, run->params, arena, err));
     if (!weights_only) {
         PD_TRY_DONE(pd_save_block(w, run->params, "train.momentum.", run->velocity, arena, err));
+        if (run->square) PD_TRY_DONE(pd_save_block(w, run->params, "train.square.", run->square, arena, err));
         if (run->ema) PD_TRY_DONE(pd_save_block(w, run->params, "train.ema.", run->ema, arena, err));
         PD_TRY_DONE(pd_st_add(w, "train.state", PD_ST_F64, 1, state_shape, state, err));
     }
@@ -184,6 +208,7 @@ pd_status pd_train_resume(pd_train_run *run, const char *path, pd_err *err)
     if (status == PD_EFORMAT) fputs(report, stderr);
     if (status != PD_OK) goto done;
     PD_TRY_DONE(pd_load_block(run->velocity, run->params, "train.momentum.", file, err));
+    if (run->square) PD_TRY_DONE(pd_load_block(run->square, run->params, "train.square.", file, err));
     if (run->ema) PD_TRY_DONE(pd_load_block(run->ema, run->params, "train.ema.", file, err));
     run->at = (pd_train_position){(int64_t)state[0], (int64_t)state[1], (int64_t)state[2], state[3], (int64_t)state[4],
                                   (int64_t)state[5], (int64_t)state[6]};

@@ -14,11 +14,14 @@
 #include "engine/checkpoint.h"
 #include "engine/log.h"
 #include "engine/schedule.h"
+#include "kernels/adam.h"
 #include "kernels/sgd.h"
 #include "tools/model_file.h"
 
 typedef struct pd_optimizer_cfg {
-    double lr, momentum, weight_decay, clip_norm;
+    int type;  /* 0 SGD, 1 AdamW, 2 LAMB */
+    int decay; /* pd_decay */
+    double lr, momentum, beta1, beta2, eps, weight_decay, clip_norm;
     bool nesterov;
 } pd_optimizer_cfg;
 extern const pd_table pd_optimizer_table;
@@ -44,7 +47,8 @@ typedef struct pd_train_run {
     int passes;       /* backward runs per step; 1 unless changed before pd_train_run_open */
     pd_comm *comm;    /* the processes, host memory; NULL, alone, unless changed before pd_train_run_open */
     int64_t patience; /* the run ends after so many validations without a better result; 0, the default: it does not */
-    float *velocity, *ema; /* blocks beside the weights */
+    float *velocity, *ema; /* blocks beside the weights; velocity: SGD's, or the others' mean of gradients */
+    float *square;         /* AdamW, LAMB: the mean of squared gradients */
     pd_average *average;   /* over the processes; pd_train_run_open makes it */
     pd_train_position at;
     double lr, grad_norm; /* of the last step; grad_norm NaN unless clipping */
