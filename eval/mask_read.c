@@ -35,7 +35,7 @@ static pd_status keep(pd_mask *mask, const uint32_t *ends, pd_arena *arena, pd_e
 {
     uint32_t *copy;
     PD_TRY(PD_ALLOC(&copy, arena, mask->n, err));
-    memcpy(copy, ends, mask->n * sizeof *copy);
+    if (mask->n) memcpy(copy, ends, mask->n * sizeof *copy); /* "counts": [] has no runs at all */
     mask->ends = copy;
     return PD_OK;
 }

@@ -307,6 +307,15 @@ static const struct {
      "[{'id': 1, 'image_id': 1, 'category_id': 1, " BOX
      ", 'area': 100, 'iscrowd': 0, 'segmentation': [[0, 0, 10, 0, 10, 10, 0, 10, 3]]}]",
      "[" FOUND "]", PD_COCO_SEGM, NULL, ALL},
+    {"a mask without runs",
+     "[{'id': 1, 'image_id': 1, 'category_id': 1, " BOX ", 'area': 100, 'iscrowd': 0, 'segmentation': {'size': [16, "
+     "20], 'counts': []}}, {'id': 2, 'image_id': 1, 'category_id': 1, " BOX ", 'area': 100, 'iscrowd': 0, " POLYGON
+     "}]",
+     "[{'image_id': 1, 'category_id': 1, 'bbox': [0, 0, 10, 9], 'score': 0.5}]",
+     PD_COCO_SEGM,
+     NULL,
+     {0.45445544554455436, 0.5049504950495048, 0.5049504950495048, 0.45445544554455436, -1, -1, 0.45, 0.45, 0.45, 0.45,
+      -1, -1}},
     {"counts of a mask that are cut off",
      "[{'id': 1, 'image_id': 1, 'category_id': 1, " BOX ", 'area': 100, 'iscrowd': 0, " POLYGON "}]",
      "[{'image_id': 1, 'category_id': 1, 'score': 0.5, 'segmentation': {'size': [16, 20], 'counts': '0P'}}]",
