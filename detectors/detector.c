@@ -374,7 +374,7 @@ pd_status pd_detector_training_bytes(size_t *out, pd_device *device, const pd_de
     pd_params *params = NULL;
     pd_tape *t = NULL;
     void *net;
-    size_t planned, floats = 0;
+    size_t planned, floats = 0, largest = 0;
     pd_status status = PD_OK;
     PD_TRY(check_settings(set, err));
     PD_TRY(pd_params_new(&params, err));
@@ -386,8 +386,9 @@ pd_status pd_detector_training_bytes(size_t *out, pd_device *device, const pd_de
     for (size_t i = 0; i < pd_params_count(params); i++) {
         const pd_param *p = pd_params_at(params, i);
         floats += p->count * (p->kind == PD_WEIGHT ? 3 : 1);
+        if (p->count > largest) largest = p->count;
     }
-    *out = planned + floats * sizeof(float);
+    *out = planned + (floats + 2 * largest) * sizeof(float);
 done:
     pd_tape_free(t);
     pd_params_free(params);

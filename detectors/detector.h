@@ -115,7 +115,8 @@ void pd_detector_changed(pd_detector *d);
 pd_status pd_record_detector(pd_tape *t, pd_form form, const pd_detector_settings *settings, int h, int w, pd_err *err);
 
 /* Bytes that training on batches of n images of h x w takes: activations and their gradients as planned for the device,
- * and weights, gradients, momentum and statistics. Nothing of it is allocated. */
+ * weights, gradients, momentum and statistics, and the copies that writing a checkpoint makes of its largest tensor.
+ * Nothing of it is allocated. */
 pd_status pd_detector_training_bytes(size_t *out, pd_device *device, const pd_detector_settings *settings, int n, int h,
                                      int w, pd_err *err);
 

@@ -1,5 +1,6 @@
 /* pd_info: what a network is made of: layers, parameters, multiply-accumulates, latency. */
 #include "backbones/fold.h"
+#include "datasets/loader.h"
 #include "engine/json.h"
 #include "tools/cli.h"
 #include "tools/detector_figures.h"
@@ -259,6 +260,7 @@ static pd_status describe_detector(const pd_detector_settings *set, int batch, o
     PD_TRY(pd_count_detector(&f, PD_FORM_COUNT, set, h, w, err));
     PD_TRY(pd_count_detector(&whole, PD_FORM_EVAL, set, h, w, err));
     PD_TRY(pd_detector_training_bytes(&bytes, o->device, set, batch, h, w, err));
+    bytes += ((size_t)pd_loader_defaults().ahead + 1) * (size_t)batch * (size_t)h * (size_t)w * 3 * sizeof(float);
     if (o->latency) PD_TRY(time_detector(&ms, set, o, err));
     if (o->json) return print_detector_json(set, o, &f, &whole, batch, bytes, ms, err);
     printf("%s, %s%s%s%s, %d classes, one image of %dx%d\n", pd_detector_title(set->type), pd_arch_name(name, set->arch),
