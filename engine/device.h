@@ -31,6 +31,8 @@ struct pd_device {
     struct pd_comm *comm;   /* collectives of this device's memory (comm.h); NULL: this process is alone */
     void *library;          /* the compute library's handles (kernels/onednn.h); made on first use */
     void (*library_free)(void *library);
+    struct pd_shared *shared; /* what plans made of parameters (shared.h) */
+    unsigned long changes;    /* how often parameters changed since the device was opened */
     pd_status (*alloc)(pd_device *, void **out, size_t bytes, pd_err *);
     void (*release)(pd_device *, void *memory);
     pd_status (*upload)(pd_device *, void *to, const void *from_host, size_t bytes, pd_err *);

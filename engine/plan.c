@@ -1,4 +1,5 @@
 #include "engine/plan.h"
+#include "engine/shared.h"
 #include "engine/half.h"
 
 #include <stdlib.h>
@@ -54,7 +55,7 @@ struct pd_plan {
     value_plan *value;             /* (values of the tape) */
     pd_workspace *workspace, *own; /* own: the same, where the plan made it */
     void *placed;                  /* the workspace's memory that addresses were given for */
-    void *constants;
+    pd_shared *constants; /* one block */
     size_t bytes, constant_bytes, naive;
     bool stale; /* constants must run */
     pd_node_time *times;
@@ -330,7 +331,7 @@ static void *address(const pd_plan *plan, buffer *b)
     size_t inner = 0;
     for (; b->in; b = b->in) inner += b->inner;
     if (b->bytes == 0) return NULL;
-    return (char *)(b->constant ? plan->constants : plan->placed) + b->offset + inner;
+    return (char *)(b->constant ? plan->constants->thing : plan->placed) + b->offset + inner;
 }
 
 static void forget_graphs(pd_plan *plan)
@@ -420,6 +421,47 @@ static pd_status lay_out(pd_plan *plan, pd_err *err)
     return place(plan, err);
 }
 
+/* Adds bytes to the key, or only counts them (key NULL). */
+static size_t put(char *key, size_t at, const void *from, size_t bytes)
+{
+    if (key && bytes) memcpy(key + at, from, bytes);
+    return at + bytes;
+}
+
+/* What the block of constants is made of: its nodes in order, with their settings and inputs. A parameter is named by
+ * its address, another constant by its offset in the block. Returns the bytes. */
+static size_t constants_key(const pd_plan *plan, char *key)
+{
+    size_t at = 0;
+    for (int i = 0; i < plan->count; i++) {
+        const pd_node *n = plan->nodes[i];
+        if (!n->constant) continue;
+        at = put(key, at, &n->op, sizeof n->op);
+        at = put(key, at, n->args, n->args_size);
+        for (int k = 0; k < n->n_in; k++) {
+            const pd_value *v = n->in[k];
+            const uintptr_t from = !v ? 0 : v->param ? (uintptr_t)v->param->data : plan->value[v->id].data.offset + 1;
+            at = put(key, at, &from, sizeof from);
+        }
+        for (int k = 0; k < n->n_out; k++) {
+            at = put(key, at, n->out[k]->shape.dim, (size_t)n->out[k]->shape.rank * sizeof *n->out[k]->shape.dim);
+            at = put(key, at, &n->out[k]->store, sizeof n->out[k]->store);
+        }
+    }
+    return at;
+}
+
+static pd_status share_constants(pd_plan *plan, pd_err *err)
+{
+    char *key;
+    const size_t bytes = constants_key(plan, NULL);
+    PD_TRY(PD_ALLOC(&key, plan->arena, bytes, err));
+    (void)constants_key(plan, key);
+    PD_TRY(pd_share(&plan->constants, plan->device, key, bytes, err));
+    if (plan->constants->thing) return PD_OK;
+    return plan->device->alloc(plan->device, &plan->constants->thing, plan->constant_bytes, err);
+}
+
 static pd_status build(pd_plan *plan, pd_err *err)
 {
     PD_TRY(pd_tape_status(plan->tape, err));
@@ -431,7 +473,7 @@ static pd_status build(pd_plan *plan, pd_err *err)
     }
     PD_TRY(lay_out(plan, err));
     PD_TRY(grow(plan->workspace, plan->bytes, err));
-    if (plan->constant_bytes) PD_TRY(plan->device->alloc(plan->device, &plan->constants, plan->constant_bytes, err));
+    if (plan->constant_bytes) PD_TRY(share_constants(plan, err));
     assign_addresses(plan);
     plan->stale = true;
     return PD_OK;
@@ -495,7 +537,7 @@ void pd_plan_free(pd_plan *plan)
         if (plan->value[i].given) plan->device->release(plan->device, plan->value[i].given);
         free(plan->value[i].host);
     }
-    if (plan->constants) plan->device->release(plan->device, plan->constants);
+    pd_unshare(plan->constants);
     pd_workspace_free(plan->own);
     free(plan->times);
     pd_arena_free(plan->arena);
@@ -566,6 +608,7 @@ void pd_plan_no_graphs(pd_plan *plan)
 void pd_plan_refresh(pd_plan *plan)
 {
     plan->stale = true;
+    pd_shared_changed(plan->device);
 }
 
 static double now(void)
@@ -589,8 +632,11 @@ static pd_status run_node(pd_plan *plan, pd_node *n, bool backward, const pd_run
 
 static pd_status forward_loop(pd_plan *plan, const pd_run *run, pd_err *err)
 {
+    const bool made = plan->constants && pd_shared_current(plan->constants); /* by this plan or another one */
     for (int i = 0; i < plan->count; i++)
-        if (!plan->nodes[i]->constant || plan->stale) PD_TRY(run_node(plan, plan->nodes[i], false, run, err));
+        if (!plan->nodes[i]->constant || (plan->stale && !made))
+            PD_TRY(run_node(plan, plan->nodes[i], false, run, err));
+    if (plan->stale && plan->constants) pd_shared_done(plan->constants);
     return PD_OK;
 }
 

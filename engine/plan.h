@@ -6,7 +6,8 @@
  * their inputs at once; library descriptors are made. After that a run is two plain loops and allocates nothing.
  *
  * Nodes whose inputs are all constant (frozen or inference weights: a folded kernel, say) run only in the first
- * forward and after pd_plan_refresh. One plan serves one set of shapes; keep several for several input shapes.
+ * forward and after pd_plan_refresh. One plan serves one set of shapes; keep several for several input shapes. Plans of
+ * the same parameters keep constants, and what operations make of them (packed weights), once for all (shared.h).
  *
  * On a device that records graphs (pd_device.graph_begin) the third run and those behind it are one recorded launch
  * each for forward and backward, as long as neither the workspace nor a bound input has moved; pd_plan_no_graphs keeps
@@ -51,7 +52,8 @@ pd_status pd_plan_give(pd_plan *plan, pd_value *input, const void *data, pd_err 
  * in host memory that belongs to the plan. On the CPU that is data itself. */
 pd_status pd_plan_fetch(pd_plan *plan, pd_value *value, pd_err *err);
 
-/* Parameters were changed from outside (loaded): constants are computed again in the next forward run. */
+/* Parameters were changed from outside (loaded): constants are computed again in the next forward run. Tell every plan
+ * of these parameters, and before a new one is made. */
 void pd_plan_refresh(pd_plan *plan);
 
 pd_status pd_plan_forward(pd_plan *plan, pd_err *err);

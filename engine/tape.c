@@ -186,6 +186,7 @@ pd_node *pd_tape_add(pd_tape *tape, const pd_op *op, const char *name, int n_in,
     node->n_in = n_in;
     node->n_out = n_out;
     node->args = copy;
+    node->args_size = args_size;
     memcpy(node->in, in, (size_t)n_in * sizeof *in);
     for (int i = 0; i < n_out; i++) {
         pd_value *v = new_value(tape, "", out_types ? out_types[i] : PD_F32, out_shapes[i]);

@@ -105,6 +105,7 @@ struct pd_node {
     int n_in, n_out;
     pd_value **in, **out;
     const void *args; /* the operation's own settings, copied into the tape */
+    size_t args_size;
     /* Set by the plan: */
     unsigned char *grad_mode; /* (n_in) pd_grad_mode */
     bool backward;            /* bwd is called */

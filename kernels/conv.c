@@ -1,7 +1,7 @@
 #include "kernels/conv.h"
-#include "kernels/conv_node.h"
 #include "kernels/add_into.h"
 #include "kernels/conv_direct.h"
+#include "kernels/conv_node.h"
 #include "kernels/simd.h"
 #include "kernels/winograd.h"
 
@@ -14,7 +14,7 @@ typedef struct conv_state {
     bool direct;
     pd_direct by_library;
     pd_wino_shape fast;
-    pd_panel_taps taps; /* of the fast one: constant kernels */
+    pd_shared *taps; /* of the fast one's constant kernels (panel_taps.h); found in the first run */
 } conv_state;
 
 static void conv_release(pd_node *node)
@@ -22,7 +22,7 @@ static void conv_release(pd_node *node)
     conv_state *s = node->state;
     if (!s) return;
     pd_direct_free(&s->by_library);
-    pd_panel_taps_free(&s->taps);
+    pd_unshare(s->taps);
     free(s);
     node->state = NULL;
 }
@@ -46,20 +46,15 @@ static pd_conv_shape shape_of(const pd_node *node)
                            .ow = y[2]};
 }
 
-static pd_status plan_fast(pd_node *node, conv_state *s, pd_err *err)
+static void plan_fast(pd_node *node, conv_state *s)
 {
     const int threads = pd_pool_threads(s->device->pool);
     node->scratch_fwd = pd_wino_fwd_scratch(&s->fast, threads);
-    if (node->in[W]->constant) {
-        const int k = s->fast.conv[0].k, taps = s->fast.conv[0].kh * s->fast.conv[0].kw;
-        PD_TRY(pd_panel_taps_init(&s->taps, s->device, 1, k, s->fast.c, taps, err));
-    }
     if (node->backward && pd_wants_grad(node, X)) node->scratch_bwd = pd_wino_bwd_data_scratch(&s->fast, threads);
     if (node->backward && pd_wants_grad(node, W)) {
         const size_t bytes = pd_wino_bwd_weights_scratch(&s->fast, threads);
         node->scratch_bwd = bytes > node->scratch_bwd ? bytes : node->scratch_bwd;
     }
-    return PD_OK;
 }
 
 static pd_status conv_plan(pd_node *node, pd_device *device, pd_err *err)
@@ -71,7 +66,10 @@ static pd_status conv_plan(pd_node *node, pd_device *device, pd_err *err)
     s->device = device;
     const pd_conv_shape shape = shape_of(node);
     s->direct = !pd_wino_add(&s->fast, &shape) || !pd_wino_pays(&s->fast);
-    if (!s->direct) return plan_fast(node, s, err);
+    if (!s->direct) {
+        plan_fast(node, s);
+        return PD_OK;
+    }
     const pd_direct_wants wants = {.bias = node->in[BIAS],
                                    .residual = node->in[RESIDUAL],
                                    .relu = a->relu,
@@ -98,12 +96,13 @@ static pd_status conv_fwd(pd_node *node, const pd_run *run, pd_err *err)
         return pd_direct_fwd(&s->by_library, node->in[X]->data, w, run->constants, bias, y, node->scratch, err);
     }
     const pd_wino_after after = {bias, residual, a->relu};
-    if (!s->taps.single) {
+    if (!node->in[W]->constant) {
         pd_wino_fwd(s->device->pool, &s->fast, node->in[X]->data, &w, &y, &after, node->scratch);
         return PD_OK;
     }
-    if (run->constants) PD_TRY(pd_panel_taps_set(&s->taps, w, err));
-    pd_wino_fwd_taps(s->device->pool, &s->fast, node->in[X]->data, &s->taps, NULL, y, &after, node->scratch);
+    const int k = s->fast.conv[0].k, taps = s->fast.conv[0].kh * s->fast.conv[0].kw;
+    PD_TRY(pd_panel_taps_share(&s->taps, s->device, 1, k, s->fast.c, taps, w, run->constants, err));
+    pd_wino_fwd_taps(s->device->pool, &s->fast, node->in[X]->data, s->taps->thing, NULL, y, &after, node->scratch);
     return PD_OK;
 }
 

@@ -33,7 +33,7 @@ void pd_direct_free(pd_direct *d)
 {
     pd_prim *const all[] = {&d->fwd, &d->bwd_data, &d->bwd_weights, &d->pack_fwd, &d->pack_data, &d->unpack};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) pd_prim_free(all[i]);
-    if (d->packed) d->device->release(d->device, d->packed);
+    pd_unshare(d->packed);
     memset(d, 0, sizeof *d);
 }
 
@@ -42,7 +42,7 @@ static pd_status plan(pd_direct *d, pd_direct_wants wants, pd_err *err)
     const pd_conv_shape *s = &d->shape;
     PD_TRY(pd_prim_conv_fwd(&d->fwd, d->device, s, wants.bias, wants.residual, wants.relu, wants.backward, err));
     PD_TRY(pd_prim_reorder_weights(&d->pack_fwd, &d->packed_fwd, d->device, s, &d->fwd, true, err));
-    if (wants.constant) PD_TRY(d->device->alloc(d->device, (void **)&d->packed, d->packed_fwd, err));
+    d->constant = wants.constant;
     if (wants.dx) {
         PD_TRY(pd_prim_conv_bwd_data(&d->bwd_data, d->device, s, err));
         PD_TRY(pd_prim_reorder_weights(&d->pack_data, &d->packed_data, d->device, s, &d->bwd_data, true, err));
@@ -67,7 +67,7 @@ pd_status pd_direct_plan(pd_direct *d, pd_device *device, const pd_conv_shape *s
 
 size_t pd_direct_scratch_fwd(const pd_direct *d)
 {
-    return align_up(d->packed ? 0 : d->packed_fwd) +
+    return align_up(d->constant ? 0 : d->packed_fwd) +
            larger(align_up(d->pack_fwd.scratch_bytes), align_up(d->fwd.scratch_bytes));
 }
 
@@ -83,16 +83,39 @@ size_t pd_direct_scratch_bwd(const pd_direct *d)
     return larger(data, weights);
 }
 
+/* d->packed: the constant weights in the library's layout, packed anew where they changed. */
+static pd_status share_packed(pd_direct *d, const float *w, bool changed, void *scratch, pd_err *err)
+{
+    struct {
+        char what[8];
+        const float *w;
+        pd_layout layout;
+    } key;
+    memset(&key, 0, sizeof key);
+    memcpy(key.what, "packed", 6);
+    key.w = w;
+    pd_prim_weights_layout(&d->fwd, &key.layout);
+    if (!d->packed) PD_TRY(pd_share(&d->packed, d->device, &key, sizeof key, err));
+    pd_shared *s = d->packed;
+    if (!s->thing) PD_TRY(d->device->alloc(d->device, &s->thing, d->packed_fwd, err));
+    if (!changed || pd_shared_current(s)) return PD_OK;
+    PD_TRY(pd_prim_run(&d->pack_fwd, d->device, (void *[]){pointer(w), s->thing}, scratch, err));
+    pd_shared_done(s);
+    return PD_OK;
+}
+
 pd_status pd_direct_fwd(pd_direct *d, const float *x, const float *w, bool changed, const float *bias, float *y,
                         void *scratch, pd_err *err)
 {
     char *at = scratch;
-    float *weights = d->packed;
-    if (!weights) {
-        weights = (float *)(void *)at;
+    float *weights = (float *)(void *)at;
+    if (!d->constant) {
         at += align_up(d->packed_fwd);
+        PD_TRY(pd_prim_run(&d->pack_fwd, d->device, (void *[]){pointer(w), weights}, at, err));
+    } else {
+        PD_TRY(share_packed(d, w, changed, at, err));
+        weights = d->packed->thing;
     }
-    if (!d->packed || changed) PD_TRY(pd_prim_run(&d->pack_fwd, d->device, (void *[]){pointer(w), weights}, at, err));
     return pd_prim_run(&d->fwd, d->device, (void *[]){pointer(x), weights, y, pointer(bias)}, at, err);
 }
 

@@ -3,6 +3,7 @@
 #ifndef PD_CONV_DIRECT_H
 #define PD_CONV_DIRECT_H
 
+#include "engine/shared.h"
 #include "kernels/onednn.h"
 
 typedef struct pd_direct_wants {
@@ -17,7 +18,8 @@ typedef struct pd_direct {
     pd_prim fwd, bwd_data, bwd_weights;
     pd_prim pack_fwd, pack_data, unpack; /* weights into a primitive's layout, and its gradient back */
     size_t packed_fwd, packed_data, packed_grad;
-    float *packed; /* constant weights */
+    bool constant;
+    pd_shared *packed; /* constant weights; found in the first run */
 } pd_direct;
 
 /* On failure what was made is freed. d is zeroed or new. */

@@ -1,6 +1,6 @@
 #include "kernels/mix_conv.h"
-#include "kernels/mix_conv_node.h"
 #include "kernels/conv_panel.h"
+#include "kernels/mix_conv_node.h"
 #include "kernels/onednn.h"
 #include "kernels/simd.h"
 
@@ -12,7 +12,7 @@ typedef struct mix_state {
     pd_conv_shape shape; /* of one image */
     /* constant kernels: mixed panel by panel inside the convolution */
     bool by_panels, fast; /* fast: winograd.h */
-    pd_panel_taps taps;
+    pd_shared *taps;      /* a pd_panel_taps; found in the first run */
     pd_wino_shape wino;
     /* kernels that change, or channels that do not fit: mixed whole, then the library's convolution */
     pd_prim fwd, bwd_data, bwd_weights, pack, pack_data, unpack;
@@ -35,7 +35,7 @@ static void mix_release(pd_node *node)
     if (!s) return;
     pd_prim *const all[] = {&s->fwd, &s->bwd_data, &s->bwd_weights, &s->pack, &s->pack_data, &s->unpack};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) pd_prim_free(all[i]);
-    pd_panel_taps_free(&s->taps);
+    pd_unshare(s->taps);
     free(s);
     node->state = NULL;
 }
@@ -56,15 +56,13 @@ static size_t kernel_count(const pd_node *node)
     return pd_shape_size(node->in[KERNELS]->shape) / mix_count(node);
 }
 
-static pd_status plan_panels(pd_node *node, mix_state *s, pd_err *err)
+static void plan_panels(pd_node *node, mix_state *s)
 {
     const int threads = pd_pool_threads(s->device->pool);
     s->by_panels = true;
     s->fast = pd_wino_add(&s->wino, &s->shape) && pd_wino_pays(&s->wino);
     node->scratch_fwd = align_up(outputs(node) * sizeof(float)) +
                         (s->fast ? pd_wino_fwd_scratch(&s->wino, threads) : pd_panel_conv_scratch(&s->shape, threads));
-    return pd_panel_taps_init(&s->taps, s->device, (int)mix_count(node), s->shape.k, s->shape.c,
-                              s->shape.kh * s->shape.kw, err);
 }
 
 static pd_status mix_plan(pd_node *node, pd_device *device, pd_err *err)
@@ -88,8 +86,10 @@ static pd_status mix_plan(pd_node *node, pd_device *device, pd_err *err)
                                .groups = 1,
                                .oh = y[1],
                                .ow = y[2]};
-    if (node->in[KERNELS]->constant && !node->backward && pd_panel_conv_fits(&s->shape))
-        return plan_panels(node, s, err);
+    if (node->in[KERNELS]->constant && !node->backward && pd_panel_conv_fits(&s->shape)) {
+        plan_panels(node, s);
+        return PD_OK;
+    }
     PD_TRY(
         pd_prim_conv_fwd(&s->fwd, device, &s->shape, true, node->in[RESIDUAL] != NULL, a->relu, node->backward, err));
     PD_TRY(pd_prim_reorder_weights(&s->pack, &s->packed, device, &s->shape, &s->fwd, true, err));
@@ -164,7 +164,9 @@ static pd_status mix_fwd(pd_node *node, const pd_run *run, pd_err *err)
     const float *residual = node->in[RESIDUAL] ? node->in[RESIDUAL]->data : NULL;
     float *bias = node->scratch, *y = node->out[0]->data;
     char *scratch = (char *)node->scratch + align_up(outputs(node) * sizeof *bias);
-    if (s->by_panels && run->constants) PD_TRY(pd_panel_taps_set(&s->taps, node->in[KERNELS]->data, err));
+    if (s->by_panels)
+        PD_TRY(pd_panel_taps_share(&s->taps, s->device, (int)g, s->shape.k, s->shape.c, s->shape.kh * s->shape.kw,
+                                   node->in[KERNELS]->data, run->constants, err));
     if (!s->by_panels && residual && residual != y) memcpy(y, residual, n * out * sizeof *y);
     for (size_t i = 0; i < n; i++) {
         const float *x = (const float *)node->in[X]->data + i * in, *mix = (const float *)node->in[GATE]->data + i * g;
@@ -174,9 +176,9 @@ static pd_status mix_fwd(pd_node *node, const pd_run *run, pd_err *err)
         if (!s->by_panels)
             PD_TRY(library_fwd(node, s, x, mix, bias, y + i * out, scratch, err));
         else if (s->fast)
-            pd_wino_fwd_taps(s->device->pool, &s->wino, x, &s->taps, mix, y + i * out, &after, scratch);
+            pd_wino_fwd_taps(s->device->pool, &s->wino, x, s->taps->thing, mix, y + i * out, &after, scratch);
         else
-            pd_panel_conv(s->device->pool, &s->shape, x, &s->taps, mix, y + i * out, &after, scratch);
+            pd_panel_conv(s->device->pool, &s->shape, x, s->taps->thing, mix, y + i * out, &after, scratch);
     }
     return PD_OK;
 }

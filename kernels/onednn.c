@@ -5,8 +5,9 @@
 
 static pd_status failed(dnnl_status_t code, const char *what, pd_err *err)
 {
-    static const char *const text[] = {"success", "out of memory", "invalid arguments", "unimplemented",
-                                       "last implementation reached", "runtime error", "not required"};
+    static const char *const text[] = {
+        "success",       "out of memory", "invalid arguments", "unimplemented", "last implementation reached",
+        "runtime error", "not required"};
     const char *reason = (size_t)code < sizeof text / sizeof *text ? text[code] : "unknown error";
     return PD_FAIL(err, code == dnnl_out_of_memory ? PD_ENOMEM : PD_EDEVICE, "oneDNN: %s: %s", what, reason);
 }
@@ -39,7 +40,8 @@ pd_status pd_onednn_of(pd_onednn **out, pd_device *device, pd_err *err)
     return PD_OK;
 }
 
-/* ---- what differs between versions 2 and 3 ------------------------------------------------------------------------- */
+/* ---- what differs between versions 2 and 3 -------------------------------------------------------------------------
+ */
 
 #if DNNL_VERSION_MAJOR >= 3
 typedef const_dnnl_memory_desc_t md_ref;
@@ -60,6 +62,25 @@ static md_ref md_get(const pd_md *m)
 {
     return m->d;
 }
+/* Blocked layouts only; false: another kind. */
+static bool md_layout(md_ref m, pd_layout *l)
+{
+    dnnl_format_kind_t kind;
+    const dnnl_dims_t *dims, *strides, *block, *along;
+    int rank, blocks;
+    if (dnnl_memory_desc_query(m, dnnl_query_format_kind, &kind) || kind != dnnl_blocked ||
+        dnnl_memory_desc_query(m, dnnl_query_ndims_s32, &rank) || dnnl_memory_desc_query(m, dnnl_query_dims, &dims) ||
+        dnnl_memory_desc_query(m, dnnl_query_strides, &strides) ||
+        dnnl_memory_desc_query(m, dnnl_query_inner_nblks_s32, &blocks) ||
+        dnnl_memory_desc_query(m, dnnl_query_inner_blks, &block) ||
+        dnnl_memory_desc_query(m, dnnl_query_inner_idxs, &along) || rank > 5 || blocks > 8)
+        return false;
+    l->rank = rank;
+    l->blocks = blocks;
+    for (int i = 0; i < rank; i++) l->dims[i] = (*dims)[i], l->strides[i] = (*strides)[i];
+    for (int i = 0; i < blocks; i++) l->block[i] = (*block)[i], l->along[i] = (*along)[i];
+    return true;
+}
 static dnnl_status_t post_relu(dnnl_post_ops_t p)
 {
     return dnnl_post_ops_append_eltwise(p, dnnl_eltwise_relu, 0, 0);
@@ -79,8 +100,8 @@ static dnnl_status_t conv_desc(dnnl_primitive_desc_t *pd, dnnl_engine_t e, int d
         return dnnl_convolution_forward_primitive_desc_create(pd, e, prop, alg, src->d, wei->d, bias ? bias->d : NULL,
                                                               dst->d, st, dil, pl, pr, attr);
     if (direction == 1)
-        return dnnl_convolution_backward_data_primitive_desc_create(pd, e, alg, src->d, wei->d, dst->d, st, dil, pl,
-                                                                    pr, hint, attr);
+        return dnnl_convolution_backward_data_primitive_desc_create(pd, e, alg, src->d, wei->d, dst->d, st, dil, pl, pr,
+                                                                    hint, attr);
     return dnnl_convolution_backward_weights_primitive_desc_create(pd, e, alg, src->d, wei->d, NULL, dst->d, st, dil,
                                                                    pl, pr, hint, attr);
 }
@@ -101,6 +122,16 @@ static void md_free(pd_md *m)
 static md_ref md_get(const pd_md *m)
 {
     return &m->d;
+}
+static bool md_layout(md_ref m, pd_layout *l)
+{
+    const dnnl_blocking_desc_t *b = &m->format_desc.blocking;
+    if (m->format_kind != dnnl_blocked || m->ndims > 5 || b->inner_nblks > 8) return false;
+    l->rank = m->ndims;
+    l->blocks = b->inner_nblks;
+    for (int i = 0; i < m->ndims; i++) l->dims[i] = m->dims[i], l->strides[i] = b->strides[i];
+    for (int i = 0; i < b->inner_nblks; i++) l->block[i] = b->inner_blks[i], l->along[i] = b->inner_idxs[i];
+    return true;
 }
 static dnnl_status_t post_relu(dnnl_post_ops_t p)
 {
@@ -129,7 +160,8 @@ static dnnl_status_t conv_desc(dnnl_primitive_desc_t *pd, dnnl_engine_t e, int d
 }
 #endif
 
-/* ---- primitives ----------------------------------------------------------------------------------------------------- */
+/* ---- primitives -----------------------------------------------------------------------------------------------------
+ */
 
 const char *pd_prim_impl(const pd_prim *p)
 {
@@ -158,7 +190,7 @@ static pd_status finish(pd_prim *p, const pd_onednn *lib, pd_err *err)
     DNNL_TRY(dnnl_primitive_create(&p->prim, p->desc), "primitive");
     const md_ref pad = query_md(p, dnnl_query_scratchpad_md, 0);
     p->scratch_bytes = pad ? dnnl_memory_desc_get_size(pad) : 0;
-    p->reference = strncmp(pd_prim_impl(p), "ref", 3) == 0;
+    p->reference = strstr(pd_prim_impl(p), "ref") != NULL; /* "ref:any", "gemm:ref" */
     if (p->scratch_bytes) PD_TRY(add_arg(p, lib, DNNL_ARG_SCRATCHPAD, pad, err));
     return PD_OK;
 }
@@ -238,8 +270,8 @@ static pd_status make_conv(pd_prim *p, pd_device *device, const pd_conv_shape *s
         code = conv_desc(direction ? &hint : &p->desc, lib->engine, 0, prop, &m.src, &m.wei, bias ? &m.bias : NULL,
                          &m.dst, m.stride, m.left, m.right, direction ? NULL : attr, NULL);
     if (code == dnnl_success && direction)
-        code = conv_desc(&p->desc, lib->engine, direction, prop, &m.src, &m.wei, NULL, &m.dst, m.stride, m.left, m.right,
-                         attr, hint);
+        code = conv_desc(&p->desc, lib->engine, direction, prop, &m.src, &m.wei, NULL, &m.dst, m.stride, m.left,
+                         m.right, attr, hint);
     if (code != dnnl_success) {
         status = failed(code, "convolution", err);
         goto done;
@@ -289,6 +321,12 @@ static md_ref conv_weights(const pd_prim *conv)
 size_t pd_prim_weights_bytes(const pd_prim *conv)
 {
     return dnnl_memory_desc_get_size(conv_weights(conv));
+}
+
+void pd_prim_weights_layout(const pd_prim *conv, pd_layout *layout)
+{
+    memset(layout, 0, sizeof *layout);
+    if (!md_layout(conv_weights(conv), layout)) layout->only = conv->prim;
 }
 
 pd_status pd_prim_reorder_weights(pd_prim *p, size_t *bytes, pd_device *device, const pd_conv_shape *s,

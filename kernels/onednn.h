@@ -1,8 +1,8 @@
 /* onednn.h: the one place that knows oneDNN's C API and the difference between its versions 2 and 3.
  *
  * Thin: memory descriptors, convolutions in three directions, reorders, sgemm. Every primitive uses the user's
- * scratchpad, so that running one allocates nothing of size. Activations are nhwc. Implementations named "ref" are marked
- * (pd_prim.reference): tests/test_onednn.c finds none in any network. */
+ * scratchpad, so that running one allocates nothing of size. Activations are nhwc. Implementations with "ref" in their
+ * name are marked (pd_prim.reference): tests/test_onednn.c finds none in any network. */
 #ifndef PD_ONEDNN_H
 #define PD_ONEDNN_H
 
@@ -54,6 +54,13 @@ pd_status pd_prim_reorder_weights(pd_prim *out, size_t *bytes, pd_device *device
 
 /* Bytes of the weights in a convolution's layout. */
 size_t pd_prim_weights_bytes(const pd_prim *conv);
+
+/* That layout as numbers: equal numbers, the same place for every weight. */
+typedef struct pd_layout {
+    int64_t rank, dims[5], strides[5], blocks, block[8], along[8]; /* blocks of `block` elements along an axis */
+    const void *only;                                              /* of a kind without numbers: this primitive's own */
+} pd_layout;
+void pd_prim_weights_layout(const pd_prim *conv, pd_layout *layout);
 
 /* Runs with these pointers in the documented order; scratch has scratch_bytes. */
 pd_status pd_prim_run(pd_prim *p, pd_device *device, void *const *pointers, void *scratch, pd_err *err);

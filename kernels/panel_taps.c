@@ -1,5 +1,6 @@
 #include "kernels/panel_taps.h"
 #include "engine/arena.h"
+#include "kernels/simd.h"
 #include "kernels/winograd_simd.h"
 
 #include <math.h>
@@ -50,20 +51,30 @@ typedef struct turning {
     float *to;
 } turning;
 
+#define TILE 16 /* weights of one kernel that are read together: a cache line */
+
+/* Rows i0 .. i0 + n - 1 (tap and channel) of a panel whose first kernel is w; kernels behind the last are zeros. */
+static void turn_rows(const turning *a, const float *w, size_t kernels, size_t i0, size_t n, float *to)
+{
+    const size_t c = (size_t)a->t->c, taps = (size_t)a->t->taps;
+    float tile[PD_PANEL][TILE] = {{0}};
+    for (size_t o = 0; o < kernels; o++) memcpy(tile[o], w + o * taps * c + i0, n * sizeof(float));
+    for (size_t j = 0; j < n; j++) {
+        float *row = to + ((i0 + j) % c * taps + (i0 + j) / c) * PD_PANEL;
+        for (size_t o = 0; o < PD_PANEL; o++) row[o] = tile[o][j];
+    }
+}
+
 static void turn_panels(void *arg, size_t begin, size_t end, int thread)
 {
     (void)thread;
     const turning *a = arg;
-    const size_t c = (size_t)a->t->c, taps = (size_t)a->t->taps;
+    const size_t row = (size_t)a->t->c * (size_t)a->t->taps, k = (size_t)a->t->k;
     for (size_t p = begin; p < end; p++) {
-        float *to = a->to + p * c * channel_floats(a->t);
-        for (size_t o = 0; o < PD_PANEL; o++) {
-            const size_t k = p * PD_PANEL + o;
-            for (size_t i = 0; i < c * taps; i++) {
-                const size_t channel = i % c, tap = i / c;
-                to[(channel * taps + tap) * PD_PANEL + o] = k < (size_t)a->t->k ? a->w[k * taps * c + i] : 0;
-            }
-        }
+        const size_t first = p * PD_PANEL, kernels = k - first < PD_PANEL ? k - first : PD_PANEL;
+        float *to = a->to + p * (size_t)a->t->c * channel_floats(a->t);
+        for (size_t i = 0; i < row; i += TILE)
+            turn_rows(a, a->w + first * row, kernels, i, row - i < TILE ? row - i : TILE, to);
     }
 }
 
@@ -74,47 +85,79 @@ static bool all_zero(const float *v)
     return true;
 }
 
-static float largest(const float *v)
+/* One part being made: its kernels, turned. */
+typedef struct making {
+    pd_part *p;
+    const pd_panel_taps *t;
+    const float *from[2];
+    size_t width; /* kernels: 1 or 2 */
+} making;
+
+static bool row_is_zero(const making *m, size_t row)
 {
-    float top = 0;
-    for (int i = 0; i < PD_PANEL; i++) top = fmaxf(top, fabsf(v[i]));
-    return top;
+    return all_zero(m->from[0] + row * PD_PANEL) && (m->width == 1 || all_zero(m->from[1] + row * PD_PANEL));
 }
 
-/* One row of a part: `width` kernels weight beside weight. */
-static void make_row(pd_part *p, size_t n, const float *const *from, size_t width)
+static void find_rows(void *arg, size_t begin, size_t end, int thread)
 {
+    (void)thread;
+    const making *m = arg;
+    const size_t taps = (size_t)m->t->taps;
+    for (size_t channel = begin; channel < end; channel++) /* of all panels */
+        for (size_t tap = 0; tap < taps; tap++)
+            if (!row_is_zero(m, channel * taps + tap)) m->p->present[channel] |= (uint16_t)(1u << tap);
+}
+
+/* Row n of the part: `width` kernels weight beside weight. */
+PD_CLONES static void make_row(const making *m, size_t n, size_t row)
+{
+    const float *a = m->from[0] + row * PD_PANEL, *b = m->width == 2 ? m->from[1] + row * PD_PANEL : NULL;
     float top = 0;
-    for (size_t j = 0; j < width; j++) top = fmaxf(top, largest(from[j]));
-    p->scale[n] = top / 32767;
-    for (size_t j = 0; j < width; j++)
-        for (size_t o = 0; o < PD_PANEL; o++)
-            p->value[(n * PD_PANEL + o) * width + j] = (int16_t)lrintf(from[j][o] / top * 32767);
+    for (int o = 0; o < PD_PANEL; o++) top = fabsf(a[o]) > top ? fabsf(a[o]) : top;
+    for (int o = 0; b && o < PD_PANEL; o++) top = fabsf(b[o]) > top ? fabsf(b[o]) : top;
+    const float steps = 32767 / top;
+    int16_t *to = m->p->value + n * PD_PANEL * m->width;
+    m->p->scale[n] = top / 32767;
+    if (b)
+        for (size_t o = 0; o < PD_PANEL; o++) {
+            to[2 * o] = (int16_t)rintf(a[o] * steps);
+            to[2 * o + 1] = (int16_t)rintf(b[o] * steps);
+        }
+    else
+        for (size_t o = 0; o < PD_PANEL; o++) to[o] = (int16_t)rintf(a[o] * steps);
+}
+
+static void make_rows(void *arg, size_t begin, size_t end, int thread)
+{
+    (void)thread;
+    const making *m = arg;
+    const size_t c = (size_t)m->t->c, taps = (size_t)m->t->taps;
+    for (size_t panel = begin; panel < end; panel++) {
+        size_t n = m->p->start[panel * chunks_of(m->t)];
+        for (size_t channel = panel * c; channel < (panel + 1) * c; channel++)
+            for (unsigned left = m->p->present[channel]; left; left &= left - 1)
+                make_row(m, n++, channel * taps + (size_t)__builtin_ctz(left));
+    }
 }
 
 /* turned: the kernels of this part. */
 static pd_status make_part(pd_part *p, const pd_panel_taps *t, const float *const *turned, pd_err *err)
 {
-    const size_t panels = pd_panels(t->k), c = (size_t)t->c, taps = (size_t)t->taps, rows = panels * c * taps;
-    const size_t width = p->second < 0 ? 1 : 2;
-    size_t used = 0, n = 0;
-    for (size_t i = 0; i < rows; i++)
-        used += !all_zero(turned[0] + i * PD_PANEL) || (width == 2 && !all_zero(turned[1] + i * PD_PANEL));
+    const size_t panels = pd_panels(t->k), c = (size_t)t->c;
+    making m = {p, t, {turned[0], turned[1]}, p->second < 0 ? 1 : 2};
+    size_t n = 0;
     p->present = calloc(panels * c, sizeof *p->present);
     p->start = calloc(panels * chunks_of(t) + 1, sizeof *p->start);
     if (!p->present || !p->start) return PD_FAIL(err, PD_ENOMEM, "out of memory for kernels to mix");
-    PD_TRY(t->device->alloc(t->device, (void **)&p->scale, (used + 1) * sizeof *p->scale, err));
-    PD_TRY(t->device->alloc(t->device, (void **)&p->value, (used + 1) * PD_PANEL * width * sizeof *p->value, err));
-    for (size_t i = 0; i < rows; i++) {
-        const size_t channel = i / taps % c, panel = i / taps / c;
-        const float *const from[2] = {turned[0] + i * PD_PANEL, width == 2 ? turned[1] + i * PD_PANEL : NULL};
-        if (i % taps == 0 && channel % PD_TAPS_CHUNK == 0)
-            p->start[panel * chunks_of(t) + channel / PD_TAPS_CHUNK] = (uint32_t)n;
-        if (all_zero(from[0]) && (width == 1 || all_zero(from[1]))) continue;
-        p->present[panel * c + channel] |= (uint16_t)(1u << i % taps);
-        make_row(p, n++, from, width);
+    pd_parallel(t->device->pool, panels * c, find_rows, &m);
+    for (size_t i = 0; i < panels * c; i++) {
+        if (i % c % PD_TAPS_CHUNK == 0) p->start[i / c * chunks_of(t) + i % c / PD_TAPS_CHUNK] = (uint32_t)n;
+        n += (size_t)__builtin_popcount(p->present[i]);
     }
     p->start[panels * chunks_of(t)] = (uint32_t)n;
+    PD_TRY(t->device->alloc(t->device, (void **)&p->scale, (n + 1) * sizeof *p->scale, err));
+    PD_TRY(t->device->alloc(t->device, (void **)&p->value, (n + 1) * PD_PANEL * m.width * sizeof *p->value, err));
+    pd_parallel(t->device->pool, panels, make_rows, &m);
     return PD_OK;
 }
 
@@ -170,6 +213,38 @@ pd_status pd_panel_taps_set(pd_panel_taps *t, const float *w, pd_err *err)
     const pd_status status = make_parts(t, all, err);
     t->device->release(t->device, all);
     return status;
+}
+
+static void free_shared(pd_device *device, void *thing)
+{
+    (void)device;
+    pd_panel_taps_free(thing);
+    free(thing);
+}
+
+pd_status pd_panel_taps_share(pd_shared **keep, pd_device *device, int g, int k, int c, int taps, const float *w,
+                              bool changed, pd_err *err)
+{
+    const struct {
+        char what[8];
+        const float *w;
+        int64_t size[4];
+    } key = {"taps", w, {g, k, c, taps}};
+    if (!*keep) PD_TRY(pd_share(keep, device, &key, sizeof key, err));
+    pd_shared *s = *keep;
+    if (!s->thing) {
+        pd_panel_taps *t = calloc(1, sizeof *t);
+        if (!t) return PD_FAIL(err, PD_ENOMEM, "out of memory for turned kernels");
+        s->thing = t;
+        s->free_thing = free_shared;
+        t->device = device;
+    }
+    if (!changed || pd_shared_current(s)) return PD_OK;
+    pd_panel_taps *t = s->thing;
+    if (!t->taps) PD_TRY(pd_panel_taps_init(t, device, g, k, c, taps, err));
+    PD_TRY(pd_panel_taps_set(t, w, err));
+    pd_shared_done(s);
+    return PD_OK;
 }
 
 /* Both gates as 16-bit numbers whose larger one is 32767; returns what one of them is worth. */

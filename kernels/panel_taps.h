@@ -13,7 +13,7 @@
 #ifndef PD_PANEL_TAPS_H
 #define PD_PANEL_TAPS_H
 
-#include "engine/device.h"
+#include "engine/shared.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -45,6 +45,11 @@ void pd_panel_taps_free(pd_panel_taps *t); /* zeroed: nothing happens */
 
 /* Takes over new kernels. */
 pd_status pd_panel_taps_set(pd_panel_taps *t, const float *w, pd_err *err);
+
+/* Makes *keep the taps of these kernels (keep->thing: a pd_panel_taps), or finds them if another plan has them already;
+ * changed: they are brought up to date. pd_unshare gives them back. */
+pd_status pd_panel_taps_share(pd_shared **keep, pd_device *device, int g, int k, int c, int taps, const float *w,
+                              bool changed, pd_err *err);
 
 /* A walk over the channels of one panel, from `first` (a multiple of PD_TAPS_CHUNK) on. mix: (g), NULL for a single
  * kernel. */
