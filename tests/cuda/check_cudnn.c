@@ -3,6 +3,7 @@
  *
  *   check_cudnn [PART OF A NAME] */
 #include "engine/plan.h"
+#include "engine/plugin.h"
 #include "backbones/resnet.h"
 #include "kernels/softmax_ce.h"
 #include "tests/pd_test.h"
@@ -118,8 +119,15 @@ int main(int argc, char **argv)
         return pd_test_end();
     }
     open_fn *open_offline = NULL;
-    void *symbol = dlsym(plugin, "pd_plugin_cuda_offline");
+    pd_plugin_fn *table = NULL;
+    void *symbol = dlsym(plugin, "pd_plugin_cuda_offline"), *entry = dlsym(plugin, "pd_plugin_cuda");
+    static const unsigned sizes[] = PD_PLUGIN_SIZES;
     memcpy(&open_offline, &symbol, sizeof open_offline);
+    memcpy(&table, &entry, sizeof table);
+    if (!table || memcmp(table()->sizes, sizes, sizeof sizes) != 0) {
+        PD_CHECK_MSG(false, "%s belongs to another build", PD_PLUGIN_FILE);
+        return pd_test_end();
+    }
     FILE *f = fopen(PD_GOLDEN "/cuda/h100.json", "rb");
     PD_CHECK(open_offline && f);
     if (f) json[fread(json, 1, sizeof json - 1, f)] = '\0';
