@@ -147,30 +147,35 @@ static pd_status fill(void *arg, pd_st_writer *w, pd_err *err)
         pd_st_put(w, &value, sizeof value);
     } else if (status == PD_OK) {
         pd_param_to_file_order(s->p, buffer + count, buffer);
-        pd_st_put(w, buffer + count, count * sizeof *buffer);
+        pd_st_put_f32(w, buffer + count, count);
     }
     free(buffer);
     return status;
 }
 
 static pd_status add_tensor(pd_st_writer *w, const char *name, const pd_params *params, const pd_param *p,
-                            const float *block, pd_arena *arena, pd_err *err)
+                            const float *block, pd_st_type type, pd_arena *arena, pd_err *err)
 {
     source *s;
     int64_t shape[4];
     PD_TRY(PD_ALLOC(&s, arena, 1, err));
     *s = (source){params, p, block};
     for (int i = 0; i < p->rank; i++) shape[i] = p->dim[i];
-    return pd_st_add_stream(w, name, p->kind == PD_COUNTER ? PD_ST_I64 : PD_ST_F32, p->rank, shape, fill, s, err);
+    return pd_st_add_stream(w, name, p->kind == PD_COUNTER ? PD_ST_I64 : type, p->rank, shape, fill, s, err);
+}
+
+pd_status pd_save_params_as(pd_st_writer *writer, const pd_params *params, pd_st_type type, pd_arena *arena, pd_err *err)
+{
+    for (size_t i = 0; i < pd_params_count(params); i++) {
+        const pd_param *p = pd_params_at(params, i);
+        PD_TRY(add_tensor(writer, p->name, params, p, pd_param_block(params, p), type, arena, err));
+    }
+    return PD_OK;
 }
 
 pd_status pd_save_params(pd_st_writer *writer, const pd_params *params, pd_arena *arena, pd_err *err)
 {
-    for (size_t i = 0; i < pd_params_count(params); i++) {
-        const pd_param *p = pd_params_at(params, i);
-        PD_TRY(add_tensor(writer, p->name, params, p, pd_param_block(params, p), arena, err));
-    }
-    return PD_OK;
+    return pd_save_params_as(writer, params, PD_ST_F32, arena, err);
 }
 
 pd_status pd_save_block(pd_st_writer *writer, const pd_params *params, const char *prefix, const float *block,
@@ -181,7 +186,7 @@ pd_status pd_save_block(pd_st_writer *writer, const pd_params *params, const cha
         char *name;
         if (p->kind != PD_WEIGHT) continue;
         PD_TRY(pd_format(&name, arena, err, "%s%s", prefix, p->name));
-        PD_TRY(add_tensor(writer, name, params, p, block, arena, err));
+        PD_TRY(add_tensor(writer, name, params, p, block, PD_ST_F32, arena, err));
     }
     return PD_OK;
 }

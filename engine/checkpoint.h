@@ -23,6 +23,8 @@ pd_status pd_load_params(pd_params *params, const pd_st *file, const pd_load_opt
 
 /* Adds every parameter to a file being written. Data is read, and the arena needed, until the commit. */
 pd_status pd_save_params(pd_st_writer *writer, const pd_params *params, pd_arena *arena, pd_err *err);
+/* The same, floats stored as F32, F16 or BF16 (rounded to nearest, ties to even); readers widen them. */
+pd_status pd_save_params_as(pd_st_writer *writer, const pd_params *params, pd_st_type type, pd_arena *arena, pd_err *err);
 
 /* Blocks that lie beside the weights' block (momentum, a moving average): one tensor per weight, "<prefix><name>". */
 pd_status pd_save_block(pd_st_writer *writer, const pd_params *params, const char *prefix, const float *block,
