@@ -85,7 +85,11 @@ done:
 
 static void warn(void *arg, const char *text)
 {
-    pd_progress_line(arg, "skipped: %s", text);
+    session *s = arg;
+    if (pd_comm_rank(s->comm) == 0)
+        pd_progress_line(&s->progress, "skipped: %s", text);
+    else if (!s->args->quiet)
+        fprintf(stderr, "rank %d: skipped: %s\n", pd_comm_rank(s->comm), text);
 }
 
 static pd_status open_loader(session *s, pd_loader **out, const pd_imagenet *set, bool train, pd_err *err)
@@ -104,7 +108,7 @@ static pd_status open_loader(session *s, pd_loader **out, const pd_imagenet *set
     l.threads = c->data.workers;
     l.bad_images = c->data.bad_images == PD_POLICY_ERROR ? PD_BAD_ERROR : train ? PD_BAD_REPLACE : PD_BAD_DROP;
     l.warn = warn;
-    l.warn_arg = &s->progress;
+    l.warn_arg = s;
     return pd_loader_open(out, &l, err);
 }
 
@@ -366,11 +370,12 @@ static pd_status train(session *s, pd_err *err)
         PD_TRY(end_epoch(s, end || run->at.step_in_epoch >= per_epoch, err));
     }
     pd_progress_end(&s->progress, run->at.step);
-    if (pd_loader_bad(s->train_loader))
-        fprintf(stderr, "%zu training images could not be read and were replaced\n", pd_loader_bad(s->train_loader));
+    int64_t bad = (int64_t)pd_loader_bad(s->train_loader);
+    PD_TRY(pd_comm_sum(s->comm, &bad, 1, PD_COMM_I64, err));
+    if (pd_comm_rank(s->comm)) return PD_OK;
+    if (bad) fprintf(stderr, "%lld training images could not be read and were replaced\n", (long long)bad);
     PD_TRY(pd_log_close(run->log, err));
     run->log = NULL;
-    if (pd_comm_rank(s->comm)) return PD_OK;
     char name[32], title[64];
     snprintf(title, sizeof title, "%s on %s", pd_arch_name(name, s->meta.arch), c->data.root);
     char best[32], count[32];
