@@ -67,6 +67,9 @@ static const struct {
      "--iou-type box: expected bbox, segm or keypoints"},
     {"pd_coco_eval @/coco/annotations/instances_val.json @/noise", 1, "noise: line 1, byte 0: expected a list"},
     {"pd_make_shapes @", 1, "is there already: choose another folder"},
+    {"pd_table @/table --boxes @/coco", 2, "--classes and --boxes are needed"},
+    {"pd_table @/table --classes @/imagenet --boxes @/coco --depth 20 --configs @", 2, "--depth 20: there are 18, 34, 50, 101 and 152"},
+    {"pd_table @/table --classes @/imagenet --boxes @/coco --configs @/none", 1, "none: no configurations there"},
     /* options that all programs take */
     {"pd_info pd_a_resnet18 --quiet --device cpu --threads 1", 0, ""},
     {"pd_coco_eval @/coco/annotations/instances_val.json @/empty.json --quiet --device auto --threads 1", 0, ""},

@@ -3,20 +3,14 @@
 #include "engine/file.h"
 #include "engine/log.h"
 #include "eval/coco_ap.h"
+#include "tools/program.h"
 #include "tools/cli.h"
 #include "tools/progress.h"
 #include "tools/report.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
-#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-extern char **environ;
 
 #define ARGS(...) ((const char *const[]){__VA_ARGS__, NULL})
 enum { MOST_ARGS = 31, MOST_STAGES = 8 };
@@ -27,7 +21,8 @@ typedef struct stage {
 } stage;
 
 typedef struct demo {
-    const char *dir, *bin, *configs; /* where all of it goes; where the programs and the configurations are */
+    const char *dir; /* where all of it goes */
+    pd_home home;
     int64_t seed;
     pd_arena *arena;
     stage stages[MOST_STAGES];
@@ -49,37 +44,16 @@ static const char *in_dir(demo *d, const char *name)
 
 /* ---- the programs ---- */
 
-/* Starts argv[0] and waits for it. to: file for its standard output, or NULL. */
-static pd_status spawn(char *const *argv, const char *to, pd_err *err)
-{
-    posix_spawn_file_actions_t actions;
-    pid_t child;
-    int code = 0;
-    posix_spawn_file_actions_init(&actions);
-    if (to) posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, to, O_WRONLY | O_CREAT | O_TRUNC, 0666);
-    const int failed = posix_spawn(&child, argv[0], &actions, NULL, argv, environ);
-    posix_spawn_file_actions_destroy(&actions);
-    if (failed) return PD_FAIL(err, PD_EIO, "%s: cannot start: %s", argv[0], strerror(failed));
-    while (waitpid(child, &code, 0) < 0)
-        if (errno != EINTR) return PD_FAIL(err, PD_EIO, "%s: lost: %s", argv[0], strerror(errno));
-    if (pd_cli_stop_asked()) return PD_FAIL(err, PD_ESTOP, "stopped");
-    if (!WIFEXITED(code) || WEXITSTATUS(code))
-        return PD_FAIL(err, PD_EINVAL, "%s failed (its message is above)", argv[0]);
-    return PD_OK;
-}
-
 /* One stage: shows the command, runs it, takes its time. */
 static pd_status run(demo *d, const char *what, const char *to, const char *const *args, pd_err *err)
 {
-    char *argv[MOST_ARGS + 1] = {NULL}, *program;
-    PD_TRY(pd_path_join(&program, d->bin, args[0], d->arena, err));
+    const char *argv[MOST_ARGS + 1] = {NULL};
+    char *program;
+    PD_TRY(pd_path_join(&program, d->home.bin, args[0], d->arena, err));
     argv[0] = program;
-    for (int i = 1; i < MOST_ARGS && args[i]; i++) argv[i] = (char *)(uintptr_t)args[i]; /* execve's old prototype */
-    fprintf(stderr, "\n-- %s\n   %s", what, args[0]);
-    for (char **arg = argv + 1; *arg; arg++) fprintf(stderr, " %s", *arg);
-    fputs("\n", stderr);
+    for (int i = 1; i < MOST_ARGS && args[i]; i++) argv[i] = args[i];
     const double start = pd_seconds();
-    PD_TRY(spawn(argv, to, err));
+    PD_TRY(pd_program_run(what, argv, to, err));
     d->stages[d->n_stages++] = (stage){what, pd_seconds() - start};
     return PD_OK;
 }
@@ -93,8 +67,8 @@ static pd_status run_programs(demo *d, pd_err *err)
     const char *train = in_dir(d, "shapes/coco/train"), *val = in_dir(d, "shapes/coco/val");
     const char *train_truth = in_dir(d, "shapes/coco/annotations/instances_train.json");
     const char *val_truth = in_dir(d, "shapes/coco/annotations/instances_val.json");
-    const char *cls_config = joined(d, d->configs, "/demo_cls_pd_a_r18.json");
-    const char *det_config = joined(d, d->configs, "/demo_retina_pd_a_r18.json");
+    const char *cls_config = joined(d, d->home.configs, "/demo_cls_pd_a_r18.json");
+    const char *det_config = joined(d, d->home.configs, "/demo_retina_pd_a_r18.json");
     const char *cls = in_dir(d, "cls"), *backbone = in_dir(d, "cls/best.safetensors");
     const char *det = in_dir(d, "det"), *detector = in_dir(d, "det/best.safetensors");
     const char *folded = in_dir(d, "folded.safetensors");
@@ -267,32 +241,12 @@ static void print_table(const demo *d, const table *t, double seconds)
     printf("\n%s. Everything is in %s; open %s/report.html\n", time, d->dir, d->dir);
 }
 
-/* Where the programs and configurations are: beside this program, in the build tree or installed. */
-static pd_status find_home(demo *d, pd_err *err)
-{
-    char self[4096];
-    const ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (length < 0) return PD_FAIL(err, PD_EIO, "cannot find this program's folder: %s", strerror(errno));
-    self[length] = '\0';
-    char *slash = strrchr(self, '/'), *bin, *tree, *installed;
-    if (slash) *slash = '\0';
-    PD_TRY(pd_strdup(&bin, d->arena, self, err));
-    d->bin = bin;
-    if (!d->configs) {
-        PD_TRY(pd_format(&tree, d->arena, err, "%s/../../configs", self));
-        PD_TRY(pd_format(&installed, d->arena, err, "%s/../share/paradise/configs", self));
-        d->configs = pd_is_dir(tree) ? tree : installed;
-    }
-    if (pd_is_dir(d->configs)) return PD_OK;
-    return PD_FAIL(err, PD_EIO, "%s: no configurations there: give --configs DIR", d->configs);
-}
-
 int main(int argc, char **argv)
 {
     demo d = {.seed = 1};
     const pd_opt opts[] = {
         PD_OPT_INT64(0, "seed", "N", &d.seed, 0, 9e15, "other pictures, weights and order"),
-        PD_OPT_STRING(0, "configs", "DIR", &d.configs, "where demo_*.json are"),
+        PD_OPT_STRING(0, "configs", "DIR", &d.home.configs, "where demo_*.json are"),
     };
     const pd_cli cli = {.program = "pd_demo",
                         .usage = "DIR",
@@ -312,7 +266,7 @@ int main(int argc, char **argv)
     d.dir = args.args[0];
     d.arena = pd_arena_new();
     pd_status status = d.arena ? PD_OK : PD_FAIL(&err, PD_ENOMEM, "out of memory");
-    if (status == PD_OK) status = find_home(&d, &err);
+    if (status == PD_OK) status = pd_home_find(&d.home, d.home.configs, d.arena, &err);
     if (status == PD_OK) status = pd_make_dirs(d.dir, &err);
     if (status == PD_OK) status = run_programs(&d, &err);
     if (status == PD_OK) status = make_table(&d, &t, &err);
