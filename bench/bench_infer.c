@@ -237,6 +237,7 @@ int main(int argc, char **argv)
     set.peers = !alone && write_script(torch, torch_text) && write_script(ort, ort_text);
     sched_getaffinity(0, sizeof set.all, &set.all);
     pd_status status = pd_device_open(&device, args.device, args.threads, &err);
+    if (status == PD_OK) status = pd_device_set_precision(device, args.precision, &err);
     if (status == PD_OK) bench_print_machine(device->pool);
     if (status == PD_OK)
         status =

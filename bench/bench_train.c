@@ -214,6 +214,7 @@ int main(int argc, char **argv)
     set.peers = !alone && write_script(script, torch_text);
     sched_getaffinity(0, sizeof set.all, &set.all);
     pd_status status = pd_device_open(&device, args.device, args.threads, &err);
+    if (status == PD_OK) status = pd_device_set_precision(device, args.precision, &err);
     if (status == PD_OK) bench_print_machine(device->pool);
     const char *const *nets = args.n_args ? args.args : usual;
     const size_t count = args.n_args ? args.n_args : 2;

@@ -71,7 +71,7 @@ else
     cat > "$out/build.sh" << END
 set -e
 cmake -S "$source" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DPD_CUDA=ON -DPD_CUDA_ARCHS="${archs:-90}"
-cmake --build "$build" -j "$jobs" --target paradise_cuda test_cuda check_cudnn pd_info
+cmake --build "$build" -j "$jobs" --target paradise_cuda test_cuda check_cudnn pd_info bench_train bench_infer
 END
     if command -v nvcc > /dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then
         stage build 400 sh "$out/build.sh"
@@ -79,6 +79,58 @@ END
         skip build "nvcc is not here"
     fi
 fi
+
+# PyTorch's side of the benchmark: ResNet-50 and PD-A-ResNet-50, AMP (bfloat16), channels_last; one JSON line a network.
+cat > "$out/torch_baseline.py" << 'END'
+import json, statistics, sys, torch, torchvision, torch.nn as nn
+how, device = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "cuda"
+size, batch, runs = (224, 256, 30) if device == "cuda" else (32, 2, 2)
+
+
+class PDA(nn.Module):
+    def __init__(s, c):
+        super().__init__()
+        f = lambda k, p, g=1: nn.Sequential(nn.Conv2d(c.in_channels, c.out_channels, k, c.stride, p, groups=g, bias=False),
+                                            nn.BatchNorm2d(c.out_channels))
+        s.b = nn.ModuleList([f(3, 1), f(3, 1), f((3, 1), (1, 0)), f((1, 3), (0, 1)), f(3, 1, 64)])
+
+    def forward(s, x):
+        return sum((m(x) for m in s.b[1:]), s.b[0](x))
+
+
+def network(pd):
+    m = torchvision.models.resnet50(weights=None)
+    for b in [b for b in m.modules() if pd and hasattr(b, "conv2")]:
+        b.conv2, b.bn2 = PDA(b.conv2), nn.Identity()
+    return m.to(device, memory_format=torch.channels_last).train()
+
+
+last = "nothing ran"
+for name in "resnet50", "pd_a_resnet50":
+    m = network(name.startswith("pd"))
+    run = torch.compile(m) if how == "compile" else m
+    x = torch.randn(batch, 3, size, size, device=device).to(memory_format=torch.channels_last)
+    t = torch.randint(0, 1000, (batch,), device=device)
+    opt = torch.optim.SGD(m.parameters(), 0.01, momentum=0.9, weight_decay=1e-4)
+    times = []
+    for i in range(runs + 10 if device == "cuda" else runs):
+        if device == "cuda":
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record()
+        opt.zero_grad(set_to_none=True)
+        with torch.autocast(device, torch.bfloat16):
+            loss = nn.functional.cross_entropy(run(x), t)
+        loss.backward()
+        opt.step()
+        if device == "cuda":
+            end.record()
+            end.synchronize()
+            times.append(begin.elapsed_time(end))
+    if device == "cuda":
+        ms = statistics.median(times[10:])
+        last = json.dumps({"torch": torch.__version__, "how": how, "net": name, "batch": batch, "ms": ms, "img_s": 1000 * batch / ms})
+        print(last, flush=True)
+END
 
 # ---- without a GPU ----
 if [ -x "$build/tests/check_cudnn" ]; then
@@ -101,15 +153,28 @@ if [ -z "$device" ] && [ -x "$build/bin/pd_info" ]; then
     else
         for s in memcheck racecheck initcheck; do skip $s "compute-sanitizer is not here"; done
     fi
+    for net in resnet50 pd_a_resnet50 pd_b_resnet50; do
+        stage "train_$net" 60 "$build/bin/bench_train" $net --device cuda --size 224 --batch 256 --rounds 3 --wait 0 --no-peers
+        for n in 1 32; do
+            stage "infer_${net}_$n" 30 "$build/bin/bench_infer" $net --device cuda --size 224 --batch $n --rounds 5 --wait 0 --no-peers
+        done
+    done
+    if python3 -c 'import torch, torchvision, sys; sys.exit(not torch.cuda.is_available())' 2> /dev/null; then
+        stage torch_eager 90 python3 "$out/torch_baseline.py" eager
+        stage torch_compile 180 python3 "$out/torch_baseline.py" compile
+    else
+        for s in torch_eager torch_compile; do skip $s "python3 has no torch, torchvision that see the GPU"; done
+    fi
 else
     # a GPU that the programs cannot use is a failure; none at all is not
     [ -n "$gpu" ] && report device failed 0 "${device:-pd_info was not built}"
-    for s in parity parity_layers training_parity graphs memcheck racecheck initcheck; do
+    for s in parity parity_layers training_parity graphs memcheck racecheck initcheck train_resnet50 train_pd_a_resnet50 \
+        train_pd_b_resnet50 infer_resnet50 infer_pd_a_resnet50 infer_pd_b_resnet50 torch_eager torch_compile; do
         skip $s "no GPU: ${device:-pd_info was not built}"
     done
 fi
 # Stages that do not exist yet are named, so that nobody takes their absence for success.
-for s in detectors_parity nccl_world_1 benchmark_ours benchmark_pytorch; do skip $s "not written yet"; done
+for s in detectors_parity detectors_benchmark nccl_world_1 real_training; do skip $s "not written yet"; done
 
 printf '\n%s' "$table"
 printf '%d stages failed; results in %s\n' "$failed" "$results"
