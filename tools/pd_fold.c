@@ -221,11 +221,13 @@ static pd_status export_onnx(pd_model *m, const options *o, pd_err *err)
             "logits", pd_record_classifier(t, PD_FORM_FOLDED, m->meta.arch, m->meta.classes, image, &stages)};
     } else {
         const pd_anchor_cfg anchors = pd_anchor_cfg_retina();
+        const pd_detector_settings *set = pd_detector_get(m->detector);
         stages = pd_record_resnet(t, PD_FORM_FOLDED, "backbone.", m->meta.arch, image);
-        pd_record_fpn_retina(t, &stages, p);
+        pd_record_fpn_retina(t, PD_FORM_FOLDED, &set->neck, &stages, p);
         for (int l = 0; l < LEVELS; l++, count++) {
             pd_value *cls, *reg;
-            pd_record_retina_head(t, p[l], m->meta.classes, anchors.n_ratios * anchors.n_scales, &cls, &reg);
+            pd_record_retina_head(t, PD_FORM_FOLDED, &set->head, p[l], m->meta.classes, anchors.n_ratios * anchors.n_scales,
+                                  &cls, &reg);
             snprintf(names[l], sizeof *names, "cls_score.%d", l);
             snprintf(names[LEVELS + l], sizeof *names, "bbox_pred.%d", l);
             outputs[l] = (pd_onnx_output){names[l], cls};
