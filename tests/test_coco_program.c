@@ -86,6 +86,11 @@ static void test_tables(void)
     static char page[1 << 20];
     read_text(page, sizeof page, "page.html");
     PD_CHECK(strstr(page, "<!doctype html>") && strstr(page, "</html>") && !strstr(page, "http"));
+    PD_CHECK(strstr(page, "Mistaken most often") && strstr(page, "Where AP is lost"));
+    PD_CHECK_INT(run(CASE("rules") PD_GOLDEN "/coco-eval/rules/dt.json --quiet --bootstrap 20 --html page.html"), 0);
+    PD_CHECK(strstr(out, "on the same resamples"));
+    read_text(page, sizeof page, "page.html");
+    PD_CHECK(strstr(page, "against the first") && strstr(page, "+0.0000 to +0.0000, better in 50 %"));
 }
 
 static void test_failures(void)
