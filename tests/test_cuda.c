@@ -384,7 +384,7 @@ static const struct {
 } network_bounds[] = {{{1e-4, 5e-3}, 0.1, 1e-3},
                       {{5e-3, 0.1}, 0.5, 1e-2},
                       {{0.01, 0.2}, 1.01, 0.02}, /* a first step may be left out: the scale was too large */
-                      {{0.05, 0.3}, 1, 0.1}};
+                      {{0.2, 0.5}, 1.2, 0.1}}; /* eight bits, and norms over four pixels */
 
 static void compare_networks(const training *want, const training *got, int p, int images)
 {
