@@ -169,6 +169,24 @@ static void test_loss(const char *file)
     golden_loss_close(&g);
 }
 
+/* Four images at a time: as the mean of two groups of two. */
+static void test_groups(const char *file)
+{
+    golden_loss g;
+    PD_ROW("two groups");
+    if (golden_loss_open(&g, file)) {
+        pd_detector *d = golden_loss_detector(cascade(), &g);
+        pd_losses losses = {0};
+        golden_loss_twice(&g);
+        PD_CHECK_OK(pd_detector_loss(d, &g.batch, 0, &losses, &err));
+        check_losses(&g, &losses);
+        PD_CHECK_OK(pd_detector_backward(d, false, &err));
+        check_gradients(&g, pd_detector_params(d));
+        pd_detector_free(d);
+    }
+    golden_loss_close(&g);
+}
+
 /* Random samplers draw by the images seen, not by what ran before; the seed changes the draw. */
 static void test_draws(void)
 {
@@ -305,6 +323,7 @@ int main(void)
     test_forward("cascade_pd_b_resnet18", PD_FORM_FUSED);
     test_loss("cascade_loss_resnet18");
     test_loss("cascade_loss_ragged_resnet18");
+    test_groups("cascade_loss_ragged_resnet18");
     test_draws();
     test_no_objects();
     test_faster();
