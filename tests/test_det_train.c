@@ -1,12 +1,15 @@
 /* pd_det_train as a user meets it: what is said of images without boxes, the learning rate scaled to the images of a
- * step, early stop, multi-scale training, frozen parts, the best checkpoint.
+ * step, early stop, multi-scale training, frozen parts, the best checkpoint; and the memory that pd_info forecast.
  * ctest: slow */
 #include "datasets/image.h"
 #include "engine/file.h"
+#include "engine/json.h"
 #include "engine/log.h"
 #include "engine/safetensors.h"
 #include "tests/pd_test.h"
 #include "tests/programs.h"
+
+#include <sys/resource.h>
 
 static pd_err err;
 static pd_arena *arena;
@@ -32,8 +35,8 @@ static void make_set(void)
         snprintf(path, sizeof path, "%s/%d.png", dir, i);
         PD_CHECK_OK(pd_image_save(path, &image, &err));
         at += (size_t)snprintf(text + at, sizeof text - at,
-                               "%s{\"id\": %d, \"width\": 64, \"height\": 48, \"file_name\": \"%d.png\"}", i ? ", " : "",
-                               i + 1, i);
+                               "%s{\"id\": %d, \"width\": 64, \"height\": 48, \"file_name\": \"%d.png\"}",
+                               i ? ", " : "", i + 1, i);
     }
     at += (size_t)snprintf(text + at, sizeof text - at, "], \"annotations\": [");
     for (int i = 0; i < 5; i++)
@@ -56,11 +59,12 @@ static void make_set(void)
 static void run(pd_child *c, const char *name, const char *more)
 {
     PD_ROW(name);
-    pd_child_run(c, NULL, PD_BIN_DIR,
-                 "pd_det_train %s/config.json --threads 2 --work-dir %s/%s --set data.train.images=%s"
-                 " --set data.train.annotations=%s/set.json --set data.val.images=%s --set data.val.annotations=%s/set.json"
-                 " --set data.resize=[64,64] %s",
-                 dir, dir, name, dir, dir, dir, dir, more);
+    pd_child_run(
+        c, NULL, PD_BIN_DIR,
+        "pd_det_train %s/config.json --threads 2 --work-dir %s/%s --set data.train.images=%s"
+        " --set data.train.annotations=%s/set.json --set data.val.images=%s --set data.val.annotations=%s/set.json"
+        " --set data.resize=[64,64] %s",
+        dir, dir, name, dir, dir, dir, dir, more);
     PD_CHECK_MSG(c->code == 0, "code %d: %s", c->code, c->err);
 }
 
@@ -118,8 +122,8 @@ static void test_auto_scale_lr(void)
     snprintf(more, sizeof more, "%s --auto-scale-lr --set train.lr_images=4", settings);
     run(&c, "scaled_lr_4", more);
     PD_CHECK_NEAR(logged("scaled_lr_4", "train", "lr", 0), 0.008, 1e-12);
-    pd_child_run(&c, NULL, PD_BIN_DIR, "pd_det_train %s/scaled_lr/config.json --work-dir %s/again --auto-scale-lr --threads 2",
-                 dir, dir);
+    pd_child_run(&c, NULL, PD_BIN_DIR,
+                 "pd_det_train %s/scaled_lr/config.json --work-dir %s/again --auto-scale-lr --threads 2", dir, dir);
     PD_CHECK_INT(c.code, 0);
     PD_CHECK_NEAR(logged("again", "train", "lr", 0), 0.002, 1e-12);
     pd_child_free(&c);
@@ -151,9 +155,9 @@ static bool differs(const pd_st *a, const pd_st *b, const char *name)
 /* Frozen parts keep still, decay and momentum or not; statistics always do; all else moves. */
 static void test_frozen(void)
 {
-    static const char *const kept[] = {"backbone.conv1.weight", "backbone.bn1.weight", "backbone.layer1.1.conv2.weight",
-                                       "backbone.layer1.0.bn1.bias", "backbone.bn1.running_mean",
-                                       "backbone.layer2.0.bn1.running_var"};
+    static const char *const kept[] = {"backbone.conv1.weight",          "backbone.bn1.weight",
+                                       "backbone.layer1.1.conv2.weight", "backbone.layer1.0.bn1.bias",
+                                       "backbone.bn1.running_mean",      "backbone.layer2.0.bn1.running_var"};
     static const char *const moved[] = {"backbone.layer2.0.conv1.weight", "backbone.layer4.1.bn2.bias",
                                         "neck.lateral_convs.0.conv.bias", "bbox_head.retina_cls.bias"};
     char path[512];
@@ -173,6 +177,32 @@ static void test_frozen(void)
     pd_st_close(after);
     snprintf(path, sizeof path, "%s/moved/best.safetensors", dir);
     PD_CHECK(pd_file_exists(path));
+    pd_child_free(&c);
+}
+
+/* What was trained detects: a COCO set in batches, a folder, and views of each image. */
+static void test_detect(void)
+{
+    pd_child c = {0};
+    char path[512];
+    PD_ROW("pd_detect");
+    pd_child_run(&c, NULL, PD_BIN_DIR,
+                 "pd_detect %s/moved/best.safetensors %s/set.json --images %s --batch 4 -o %s/one.json --threads 2",
+                 dir, dir, dir, dir);
+    PD_CHECK_MSG(c.code == 0 && strstr(c.err, "6 images"), "code %d: %s", c.code, c.err);
+    pd_child_run(&c, NULL, PD_BIN_DIR, "pd_detect %s/moved/best.safetensors %s --batch 2 -o %s/two.json --threads 2",
+                 dir, dir, dir);
+    PD_CHECK_MSG(c.code == 0 && strstr(c.err, "6 images"), "code %d: %s", c.code, c.err);
+    pd_child_run(
+        &c, NULL, PD_BIN_DIR,
+        "pd_detect %s/moved/best.safetensors %s/set.json --images %s --tta flip,32,64 -o %s/views.json --threads 2",
+        dir, dir, dir, dir);
+    PD_CHECK_MSG(c.code == 0 && strstr(c.err, "6 images"), "code %d: %s", c.code, c.err);
+    snprintf(path, sizeof path, "%s/views.json", dir);
+    PD_CHECK(pd_file_exists(path));
+    pd_child_run(&c, NULL, PD_BIN_DIR, "pd_detect %s/moved/best.safetensors %s --tta flip,7 --threads 2", dir, dir);
+    PD_CHECK_MSG(c.code != 0 && strstr(c.err, "\"7\" is neither flip nor a shorter side"), "code %d: %s", c.code,
+                 c.err);
     pd_child_free(&c);
 }
 
@@ -196,6 +226,33 @@ static void test_multi_scale(void)
     pd_child_free(&c);
 }
 
+/* The memory that a training takes is within a tenth of what pd_info says before. The largest child so far is meant, so
+ * this one must be larger than those before it. */
+static void test_memory(void)
+{
+    char path[512];
+    pd_child c = {0};
+    pd_json_doc *doc = NULL;
+    struct rusage before, after;
+    getrusage(RUSAGE_CHILDREN, &before);
+    run(&c, "memory",
+        "--set model.type=cascade_rcnn --set data.resize=[640,480] --set data.val.annotations=null --set "
+        "train.max_steps=2"
+        " --set train.epochs=2");
+    getrusage(RUSAGE_CHILDREN, &after);
+    snprintf(path, sizeof path, "%s/memory/config.json", dir);
+    pd_child_run(&c, NULL, PD_BIN_DIR, "pd_info %s --num-classes 1 --input 640x480 --json", path);
+    PD_CHECK_INT(c.code, 0);
+    PD_CHECK_OK(pd_json_parse(&doc, "pd_info", c.out, strlen(c.out), &err));
+    const pd_json *said = doc ? pd_json_member(pd_json_root(doc), "training_bytes") : NULL;
+    const double forecast = said ? pd_json_number(said) : NAN, taken = 1024.0 * (double)after.ru_maxrss;
+    PD_CHECK(after.ru_maxrss > before.ru_maxrss);
+    PD_CHECK_MSG(fabs(taken - forecast) <= 0.1 * taken, "forecast %.2f GB, taken %.2f GB", forecast / 1e9, taken / 1e9);
+    printf("memory of training: forecast %.2f GB, taken %.2f GB\n", forecast / 1e9, taken / 1e9);
+    pd_json_close(doc);
+    pd_child_free(&c);
+}
+
 int main(void)
 {
     if (!pd_test_dir(dir, "det_train")) return 1;
@@ -205,7 +262,9 @@ int main(void)
     test_auto_scale_lr();
     test_early_stop();
     test_frozen();
+    test_detect();
     test_multi_scale();
+    test_memory();
     pd_remove_tree(dir);
     pd_arena_free(arena);
     return pd_test_end();
