@@ -25,12 +25,14 @@ static bool chosen(const char *name)
 }
 
 #ifdef PD_EMULATED
+#define EMULATED true
 const pd_plugin *pd_plugin_cuda(void);
 static pd_status open_gpu(pd_device **out, pd_err *err)
 {
     return pd_device_open_plugin(out, pd_plugin_cuda(), 0, 1, err);
 }
 #else
+#define EMULATED false
 static pd_status open_gpu(pd_device **out, pd_err *err)
 {
     return pd_device_open(out, "cuda", 1, err);
@@ -413,7 +415,7 @@ static void check_network(const char *arch, int images, pd_device *cpu, pd_devic
     for (int p = 0; p < 4; p++) {
         char row[96];
         training got;
-        if (p == 1) continue; /* tf32: as fp32 in the emulation, between fp32 and fp16 on a GPU */
+        if (p == 1 || (EMULATED && p == 2)) continue; /* tf32 lies between; the emulation is slow */
         snprintf(row, sizeof row, "%s of %d images, %s", arch, images, precisions[p].name);
         PD_ROW(row);
         PD_CHECK_OK(pd_device_set_precision(gpu, precisions[p].name, &err));
@@ -433,7 +435,7 @@ static void check_graphs(const char *arch, pd_device *gpu)
     training run[3];
     if (!chosen("graph")) return;
     for (int p = 0; p < 4; p++) {
-        if (p == 1) continue;
+        if (p == 1 || (EMULATED && p != 3)) continue;
         PD_ROW(precisions[p].name);
         pd_status status = PD_OK;
         for (int i = 0; i < 3; i++) {
@@ -470,10 +472,10 @@ int main(int argc, char **argv)
     check_network("resnet18", 4, cpu, gpu);
     check_network("pd_a_resnet18", 4, cpu, gpu);
     check_network("pd_b_resnet18", 5, cpu, gpu);
-    check_network("pd_b_resnet18", 2, cpu, gpu);
+    if (!EMULATED) check_network("pd_b_resnet18", 2, cpu, gpu);
     check_network("se_resnet18", 3, cpu, gpu);
     check_network("ge_resnet18", 3, cpu, gpu);
-    check_network("pd_a_resnet50", 2, cpu, gpu);
+    if (!EMULATED) check_network("pd_a_resnet50", 2, cpu, gpu);
     check_graphs("pd_b_resnet18", gpu);
     pd_device_close(gpu);
     pd_device_close(cpu);
