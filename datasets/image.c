@@ -130,7 +130,7 @@ pd_status pd_image_load(pd_image *out, const char *path, const pd_image_options 
     pd_bytes file;
     pd_status status = pd_file_read(&file, path, 0, arena, err);
     if (status == PD_OK && (status = pd_image_decode(out, file, options, err)) != PD_OK)
-        (void)pd_err_context(err, "%s", path);
+        pd_err_context(err, "%s", path);
     pd_arena_free(arena);
     return status;
 }
@@ -144,5 +144,5 @@ pd_status pd_image_save(const char *path, const pd_image *image, pd_err *err)
     const pd_status status = png ? pd_png_encode(out, image, err) : pd_jpeg_encode(out, image, 90, err);
     if (status == PD_OK) return pd_out_commit(out, err);
     pd_out_cancel(out);
-    return pd_err_context(err, "%s", path);
+    return pd_err_context(err, "%s", path), status;
 }

@@ -167,7 +167,7 @@ pd_status pd_sample_make(pd_sample *out, const pd_source *source, uint32_t i, ui
     out->n_boxes = 0;
     const pd_status status =
         crop ? make_crop(out, source, file, &rng, tools, err) : make_whole(out, source, i, file, &rng, tools, err);
-    if (status != PD_OK) return pd_err_context(err, "%s", path);
+    if (status != PD_OK) return pd_err_context(err, "%s", path), status;
     out->info.id = config->coco ? pd_sample_coco(config, i)->id : (int64_t)i;
     out->label = config->imagenet ? config->imagenet->labels[i] : 0;
     return PD_OK;
@@ -182,7 +182,7 @@ pd_status pd_sample_probe(int *h, int *w, const pd_source *source, uint32_t i, p
     PD_TRY(pd_sample_path(path, sizeof path, source->config, i, err));
     PD_TRY(pd_file_read(&file, path, LARGEST_FILE, tools->arena, err));
     const pd_status status = pd_image_probe(&header, file, &source->config->image, err);
-    if (status != PD_OK) return pd_err_context(err, "%s", path);
+    if (status != PD_OK) return pd_err_context(err, "%s", path), status;
     *h = header.h;
     *w = header.w;
     return PD_OK;

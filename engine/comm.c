@@ -132,7 +132,7 @@ pd_status pd_comm_open(pd_comm **out, pd_err *err)
     }
     pd_status status = load_plugin(&plugin, err);
     if (status != PD_OK) {
-        (void)pd_err_context(err, "one of %ld processes", started);
+        pd_err_context(err, "one of %ld processes", started);
         return status;
     }
     PD_TRY(plugin->open(&comm, err));

@@ -175,7 +175,7 @@ static pd_status open_cuda(pd_device **out, int index, int threads, pd_err *err)
 {
     const pd_plugin *plugin;
     const pd_status status = load_plugin(&plugin, err);
-    if (status != PD_OK) return pd_err_context(err, "device \"cuda\"");
+    if (status != PD_OK) return pd_err_context(err, "device \"cuda\""), status;
     return pd_device_open_plugin(out, plugin, index, threads, err);
 }
 
@@ -202,7 +202,7 @@ pd_status pd_device_open(pd_device **out, const char *name, int threads, pd_err 
         return PD_OK;
     }
     PD_TRY(open_cpu(out, threads, err));
-    snprintf((*out)->why, sizeof(*out)->why, "%s", none.text);
+    snprintf((*out)->why, sizeof(*out)->why, "%.*s", (int)sizeof(*out)->why - 1, none.text);
     return PD_OK;
 }
 

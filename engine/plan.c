@@ -148,8 +148,8 @@ static pd_status plan_kernels(pd_plan *plan, pd_err *err)
             return PD_FAIL(err, PD_EDEVICE, "%s %s: has no %s %s", n->op->name, n->name, plan->device->name,
                            n->kernel && n->kernel->fwd ? "backward" : "implementation");
         n->saved_bytes = n->scratch_fwd = n->scratch_bwd = 0;
-        if (n->kernel->plan && n->kernel->plan(n, plan->device, err) != PD_OK)
-            return pd_err_context(err, "%s %s", n->op->name, n->name);
+        const pd_status status = n->kernel->plan ? n->kernel->plan(n, plan->device, err) : PD_OK;
+        if (status != PD_OK) return pd_err_context(err, "%s %s", n->op->name, n->name), status;
     }
     return PD_OK;
 }
@@ -622,8 +622,8 @@ static pd_status run_node(pd_plan *plan, pd_node *n, bool backward, const pd_run
 {
     n->scratch = backward ? plan->node[n->id].bwd_scratch : plan->node[n->id].fwd_scratch;
     const double start = plan->times ? now() : 0;
-    if ((backward ? n->kernel->bwd : n->kernel->fwd)(n, run, err) != PD_OK)
-        return pd_err_context(err, "%s %s", n->op->name, n->name);
+    const pd_status status = (backward ? n->kernel->bwd : n->kernel->fwd)(n, run, err);
+    if (status != PD_OK) return pd_err_context(err, "%s %s", n->op->name, n->name), status;
     if (!plan->times) return PD_OK;
     PD_TRY(plan->device->sync(plan->device, err));
     *(backward ? &plan->times[n->id].bwd : &plan->times[n->id].fwd) += now() - start;

@@ -17,9 +17,9 @@ pd_status pd_fail(pd_err *err, pd_status code, const char *fmt, ...)
     return code;
 }
 
-pd_status pd_err_context(pd_err *err, const char *fmt, ...)
+void pd_err_context(pd_err *err, const char *fmt, ...)
 {
-    if (!err || err->code == PD_OK) return err ? err->code : PD_OK;
+    if (!err || err->code == PD_OK) return;
     char old[sizeof err->text];
     memcpy(old, err->text, sizeof old);
     va_list args;
@@ -30,7 +30,6 @@ pd_status pd_err_context(pd_err *err, const char *fmt, ...)
         const size_t at = (size_t)used, room = sizeof err->text - at;
         if (snprintf(err->text + at, room, ": %s", old) < 0) err->text[at] = '\0';
     }
-    return err->code;
 }
 
 const char *pd_status_text(pd_status code)

@@ -27,8 +27,8 @@ typedef struct pd_err {
 /* Writes code and the formatted sentence into err (if not NULL) and returns code. */
 pd_status pd_fail(pd_err *err, pd_status code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-/* Puts "<context>: " in front of err's sentence and returns its code. No effect on PD_OK or NULL. */
-pd_status pd_err_context(pd_err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Puts "<context>: " in front of err's sentence. No effect on PD_OK or NULL. */
+void pd_err_context(pd_err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* "invalid argument", "out of memory", ...; never NULL. */
 const char *pd_status_text(pd_status code);

@@ -127,7 +127,8 @@ done:
     pd_image_free(&image);
     pd_file_unmap(&file);
     pd_arena_free(arena);
-    return status == PD_OK ? PD_OK : pd_err_context(err, "%s", path);
+    if (status != PD_OK) pd_err_context(err, "%s", path);
+    return status;
 }
 
 static pd_status on_image(void *arg, const pd_image_info *info, const pd_detection *found, int count, pd_err *err)

@@ -192,7 +192,7 @@ static pd_status write_picture(const job *j, picture *p, const pd_image *image, 
     const pd_status status = png ? pd_png_encode(out, image, err) : pd_jpeg_encode(out, image, quality, err);
     if (status == PD_OK) return pd_out_commit(out, err);
     pd_out_cancel(out);
-    return pd_err_context(err, "%s", path);
+    return pd_err_context(err, "%s", path), status;
 }
 
 static pd_status make_picture(const job *j, size_t i, hand *own, pd_err *err)

@@ -192,7 +192,7 @@ static pd_status nccl_open(pd_comm **out, pd_comm *host, pd_device *device, pd_e
     const pd_status status = begin(c, host, err);
     if (status != PD_OK) {
         nccl_close(&c->base, 1);
-        return pd_err_context(err, "%s", device->name);
+        return pd_err_context(err, "%s", device->name), status;
     }
     *out = &c->base;
     return PD_OK;
