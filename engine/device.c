@@ -179,6 +179,14 @@ static pd_status open_cuda(pd_device **out, int index, int threads, pd_err *err)
     return pd_device_open_plugin(out, plugin, index, threads, err);
 }
 
+/* Is there a driver at all? NVIDIA's libraries, which come with the plugin, need not be loaded to find out. */
+static bool has_driver(void)
+{
+    void *driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
+    if (driver) dlclose(driver);
+    return driver != NULL;
+}
+
 /* The number behind "cuda:", 0 for "cuda", -1 for anything else. */
 static int cuda_index(const char *name)
 {
@@ -197,7 +205,9 @@ pd_status pd_device_open(pd_device **out, const char *name, int threads, pd_err 
     if (strcmp(name, "auto") != 0)
         return PD_FAIL(err, PD_EDEVICE, "device \"%s\" is none of cpu, cuda, cuda:N, auto", name);
     pd_err none = PD_ERR_INIT;
-    if (open_cuda(out, 0, threads, &none) == PD_OK) {
+    if (!has_driver()) {
+        pd_fail(&none, PD_EDEVICE, "device \"cuda\": no NVIDIA driver (libcuda.so.1)");
+    } else if (open_cuda(out, 0, threads, &none) == PD_OK) {
         snprintf((*out)->why, sizeof(*out)->why, "the first CUDA device");
         return PD_OK;
     }
