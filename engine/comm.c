@@ -1,5 +1,6 @@
 #include "engine/comm.h"
 #include "engine/device.h"
+#include "engine/library.h"
 
 #include <dlfcn.h>
 #include <sched.h>
@@ -9,12 +10,8 @@
 #include <unistd.h>
 
 #define PLUGIN_FILE "libparadise_mpi.so"
-#ifndef PD_LIBDIR
-#define PD_LIBDIR "lib"
-#endif
 
-/* ---- joining
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- joining ---- */
 
 /* How many processes a launcher says it started: Open MPI's mpirun, those of MPICH's family, srun. 1: none was at work.
  */
@@ -29,42 +26,20 @@ static long launched(void)
     return 1;
 }
 
-/* The folder of the file (program or shared library) that holds this code; "" where it cannot be told. */
-static void own_folder(char *folder, size_t size)
-{
-    static const char anchor = 0;
-    Dl_info info;
-    folder[0] = '\0';
-    if (!dladdr(&anchor, &info) || !info.dli_fname) return;
-    /* a program's dli_fname is its argv[0], which need not be a path */
-    char *path = strchr(info.dli_fname, '/') ? realpath(info.dli_fname, NULL) : realpath("/proc/self/exe", NULL);
-    char *slash = path ? strrchr(path, '/') : NULL;
-    if (slash && (size_t)(slash - path) < size) {
-        *slash = '\0';
-        snprintf(folder, size, "%s", path);
-    }
-    free(path);
-}
-
-/* Beside this code's file, in ../lib of a build, in the library folder of an installation. It stays loaded. */
+/* It stays loaded. Global: Open MPI's own plugins look for its symbols. */
 static pd_status load_plugin(const pd_comm_plugin **out, pd_err *err)
 {
-    static const char *const places[] = {".", "../lib", "../" PD_LIBDIR, "../../lib"};
-    char folder[3072], path[4096];
-    own_folder(folder, sizeof folder);
-    for (size_t i = 0; *folder && i < sizeof places / sizeof *places; i++) {
-        snprintf(path, sizeof path, "%s/%s/" PLUGIN_FILE, folder, places[i]);
-        if (access(path, F_OK) != 0) continue;
-        void *handle = dlopen(path, RTLD_NOW | RTLD_GLOBAL); /* global: Open MPI's own plugins look for its symbols */
-        if (!handle) return PD_FAIL(err, PD_EDEVICE, "%s cannot be loaded: %s", path, dlerror());
-        const pd_comm_plugin *plugin = dlsym(handle, "pd_comm_mpi");
-        if (!plugin || strcmp(plugin->version, PD_VERSION) != 0 || plugin->comm_size != sizeof(pd_comm))
-            return PD_FAIL(err, PD_EDEVICE, "%s belongs to another build; wanted: version %s", path, PD_VERSION);
-        *out = plugin;
-        return PD_OK;
-    }
-    return PD_FAIL(err, PD_EDEVICE, "%s is not beside this program: it is built where CMake finds MPI (libopenmpi-dev)",
-                   PLUGIN_FILE);
+    char path[4096];
+    void *handle;
+    if (!pd_library_find(path, sizeof path, PLUGIN_FILE))
+        return PD_FAIL(err, PD_EDEVICE,
+                       "%s is not beside this program: it is built where CMake finds MPI (libopenmpi-dev)", PLUGIN_FILE);
+    PD_TRY(pd_library_load(&handle, path, true, err));
+    const pd_comm_plugin *plugin = dlsym(handle, "pd_comm_mpi");
+    if (!plugin || strcmp(plugin->version, PD_VERSION) != 0 || plugin->comm_size != sizeof(pd_comm))
+        return PD_FAIL(err, PD_EDEVICE, "%s belongs to another build; wanted: version %s", path, PD_VERSION);
+    *out = plugin;
+    return PD_OK;
 }
 
 /* What every process tells the others when it joins. */

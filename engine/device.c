@@ -1,6 +1,7 @@
 #include "engine/device.h"
 #include "engine/arena.h"
 #include "engine/comm.h"
+#include "engine/library.h"
 #include "engine/plugin.h"
 
 #include <dlfcn.h>
@@ -95,26 +96,6 @@ static pd_status open_cpu(pd_device **out, int threads, pd_err *err)
  */
 
 #define PLUGIN_FILE "libparadise_cuda.so"
-#ifndef PD_LIBDIR
-#define PD_LIBDIR "lib"
-#endif
-
-/* The folder of the file (program or shared library) that holds this code; "" where it cannot be told. */
-static void own_folder(char *folder, size_t size)
-{
-    static const char anchor = 0;
-    Dl_info info;
-    folder[0] = '\0';
-    if (!dladdr(&anchor, &info) || !info.dli_fname) return;
-    /* a program's dli_fname is its argv[0], which need not be a path */
-    char *path = strchr(info.dli_fname, '/') ? realpath(info.dli_fname, NULL) : realpath("/proc/self/exe", NULL);
-    char *slash = path ? strrchr(path, '/') : NULL;
-    if (slash && (size_t)(slash - path) < size) {
-        *slash = '\0';
-        snprintf(folder, size, "%s", path);
-    }
-    free(path);
-}
 
 static pd_status check_plugin(const pd_plugin *plugin, const char *path, pd_err *err)
 {
@@ -126,29 +107,21 @@ static pd_status check_plugin(const pd_plugin *plugin, const char *path, pd_err 
     return PD_OK;
 }
 
-/* Beside this code's file, in ../lib of a build, in the library folder of an installation. It stays loaded: drivers
- * keep threads. */
+/* It stays loaded: drivers keep threads. */
 static pd_status load_plugin(const pd_plugin **out, pd_err *err)
 {
-    static const char *const places[] = {".", "../lib", "../" PD_LIBDIR, "../../lib"};
-    char folder[3072], path[4096];
-    own_folder(folder, sizeof folder);
-    for (size_t i = 0; *folder && i < sizeof places / sizeof *places; i++) {
-        snprintf(path, sizeof path, "%s/%s/" PLUGIN_FILE, folder, places[i]);
-        FILE *there = fopen(path, "rb");
-        if (!there) continue;
-        fclose(there);
-        void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-        if (!handle) return PD_FAIL(err, PD_EDEVICE, "%s cannot be loaded: %s", PLUGIN_FILE, dlerror());
-        pd_plugin_fn *entry = NULL;
-        void *symbol = dlsym(handle, "pd_plugin_cuda");
-        memcpy(&entry, &symbol, sizeof entry); /* ISO C has no cast from void * to a function */
-        if (!entry) return PD_FAIL(err, PD_EDEVICE, "%s is no plugin of this library", path);
-        PD_TRY(check_plugin(entry(), path, err));
-        *out = entry();
-        return PD_OK;
-    }
-    return PD_FAIL(err, PD_EDEVICE, "%s is not installed beside this program (build with -DPD_CUDA=ON)", PLUGIN_FILE);
+    char path[4096];
+    void *handle;
+    if (!pd_library_find(path, sizeof path, PLUGIN_FILE))
+        return PD_FAIL(err, PD_EDEVICE, "%s is not installed beside this program (build with -DPD_CUDA=ON)", PLUGIN_FILE);
+    PD_TRY(pd_library_load(&handle, path, false, err));
+    pd_plugin_fn *entry = NULL;
+    void *symbol = dlsym(handle, "pd_plugin_cuda");
+    memcpy(&entry, &symbol, sizeof entry); /* ISO C has no cast from void * to a function */
+    if (!entry) return PD_FAIL(err, PD_EDEVICE, "%s is no plugin of this library", path);
+    PD_TRY(check_plugin(entry(), path, err));
+    *out = entry();
+    return PD_OK;
 }
 
 pd_status pd_device_open_plugin(pd_device **out, const pd_plugin *plugin, int index, int threads, pd_err *err)
