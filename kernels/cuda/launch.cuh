@@ -199,6 +199,37 @@ __device__ __forceinline__ float block_max(float x, float *shared)
     return x;
 }
 
+/* The same in double. A block of a power of two threads; shared: one double for each. */
+__device__ __forceinline__ double block_sum(double x, double *shared)
+{
+    shared[threadIdx.x] = x;
+    __syncthreads();
+    for (unsigned half = blockDim.x / 2; half; half /= 2) {
+        if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
+        __syncthreads();
+    }
+    x = shared[0];
+    __syncthreads();
+    return x;
+}
+
+/* How many threads before this one have `flag`; *all: how many of the block. shared: one int for each thread. */
+__device__ __forceinline__ int block_rank(bool flag, int *all, int *shared)
+{
+    shared[threadIdx.x] = flag;
+    __syncthreads();
+    for (unsigned step = 1; step < blockDim.x; step *= 2) {
+        const int before = threadIdx.x >= step ? shared[threadIdx.x - step] : 0;
+        __syncthreads();
+        shared[threadIdx.x] += before;
+        __syncthreads();
+    }
+    const int rank = shared[threadIdx.x] - (flag ? 1 : 0);
+    *all = shared[blockDim.x - 1];
+    __syncthreads();
+    return rank;
+}
+
 /* ---- sums down columns: a block has 64 channels and PD_THREADS * V / 64 rows of threads, V channels a thread ---- */
 
 #define PD_SLAB 64
