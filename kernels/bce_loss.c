@@ -1,18 +1,17 @@
 #include "kernels/bce_loss.h"
+#include "kernels/bce_loss_math.h"
 #include "kernels/dense_loss.h"
 #include "kernels/simd.h"
 #include "kernels/vecmath.h"
 
-/* With y = 0; y = 1 is the same of -x, slope negated. */
 static inline float value(float x)
 {
-    return (x > 0 ? x : 0.f) + pd_vec_log1p(pd_vec_exp(x < 0 ? x : -x));
+    return pd_bce_value(x, pd_vec_log1p(pd_vec_exp(x < 0 ? x : -x)));
 }
 
 static inline float slope(float x)
 {
-    const float e = pd_vec_exp(x < 0 ? x : -x), big = 1.f / (1.f + e);
-    return x >= 0 ? big : e * big;
+    return pd_bce_slope(x, pd_vec_exp(x < 0 ? x : -x));
 }
 
 PD_CLONES static void values(float *restrict loss, const float *restrict x, int n)

@@ -1,14 +1,8 @@
 #include "kernels/dense_loss.h"
+#include "kernels/dense_loss_node.h"
 #include "kernels/simd.h"
 
 #include <string.h>
-
-enum { LABEL, WEIGHT, LOGITS };
-
-typedef struct dense_node {
-    pd_dense_args args;
-    unsigned char cfg[64];
-} dense_node;
 
 pd_value *pd_dense_loss(pd_tape *tape, const pd_op *op, pd_value *const *logits, int levels, pd_value *label,
                         pd_value *weight, int k, const void *cfg, size_t cfg_size)

@@ -18,7 +18,7 @@ typedef struct pd_dense_terms {
     float (*positive_slope)(float x, const void *cfg);
 } pd_dense_terms;
 
-/* The op's arguments; the author's settings follow it in the node (pd_dense_cfg). Inputs: label, weight, logits... */
+/* The op's arguments; the author's settings follow them in the node (dense_loss_node.h). */
 typedef struct pd_dense_args {
     int levels, k, n, boxes;
     int first[PD_MAX_LEVELS + 1]; /* flat index of each level's first box */

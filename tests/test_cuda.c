@@ -16,6 +16,7 @@
 #include "kernels/subsample.h"
 #include "kernels/upsample_add.h"
 #include "tests/pd_test.h"
+#include "tests/scene.h"
 
 static const char *only = "";
 
@@ -39,51 +40,8 @@ static pd_status open_gpu(pd_device **out, pd_err *err)
 }
 #endif
 
-/* What is allowed between the CPU's float32 and a precision: of the norm of the difference to the norm. */
-static const struct {
-    const char *name;
-    double forward, gradient;
-} precisions[] = {{"fp32", 2e-5, 2e-4}, {"tf32", 5e-3, 3e-2}, {"fp16", 5e-3, 3e-2}, {"bf16", 3e-2, 1.5e-1}};
-
-/* |a - b| / (|a| + floor) */
-static double distance_above(const float *a, const float *b, size_t n, double floor)
-{
-    double d = 0, size = 0;
-    for (size_t i = 0; i < n; i++) {
-        d += ((double)a[i] - (double)b[i]) * ((double)a[i] - (double)b[i]);
-        size += (double)a[i] * (double)a[i];
-    }
-    return isnan(d) ? INFINITY : sqrt(d) / (sqrt(size) + floor);
-}
-
-static double distance(const float *a, const float *b, size_t n)
-{
-    return distance_above(a, b, n, 1e-12);
-}
-
-static double norm(const float *a, size_t n)
-{
-    double sum = 0;
-    for (size_t i = 0; i < n; i++) sum += (double)a[i] * (double)a[i];
-    return sqrt(sum);
-}
-
 /* ---- operations: small networks that end in a loss
  * ------------------------------------------------------------------- */
-
-/* A feature map: a parameter behind a 1x1 convolution, so that it is stored as maps are and has a gradient. */
-static pd_value *map(pd_tape *t, const char *name, int n, int h, int w, int c)
-{
-    const pd_param x = {.rank = 4, .dim = {n, h, w, c}, .kind = PD_WEIGHT, .init = {PD_INIT_NORMAL, 1}};
-    const pd_param k = {.rank = 4,
-                        .dim = {c, c, 1, 1},
-                        .kind = PD_WEIGHT,
-                        .layout = PD_LAYOUT_CONV,
-                        .init = {PD_INIT_NORMAL, 1 / sqrt(c)}};
-    const pd_conv_args args = {.stride = 1, .groups = 1};
-    return pd_conv(t, name, pd_tape_param(t, name, &x), pd_tape_param(t, pd_tape_name(t, "%s.mix", name), &k), NULL,
-                   NULL, args);
-}
 
 static pd_value *kernel(pd_tape *t, const char *name, int k, int c, int r, int s)
 {
@@ -105,9 +63,9 @@ static pd_value *conv_case(pd_tape *t, int n, int h, int w, int c, int k, int si
                            bool residual, bool relu)
 {
     const pd_conv_args args = {.stride = stride, .pad_h = size / 2, .pad_w = size / 2, .groups = groups, .relu = relu};
-    pd_value *x = map(t, "x", n, h, w, c);
+    pd_value *x = scene_map(t, "x", n, h, w, c);
     pd_value *r =
-        residual ? map(t, "r", n, pd_conv_out(h, size, stride, size / 2), pd_conv_out(w, size, stride, size / 2), k)
+        residual ? scene_map(t, "r", n, pd_conv_out(h, size, stride, size / 2), pd_conv_out(w, size, stride, size / 2), k)
                  : NULL;
     return pd_conv(t, "conv", x, kernel(t, "w", k, c / groups, size, size), bias ? vector(t, "b", k) : NULL, r, args);
 }
@@ -116,8 +74,8 @@ static pd_value *layer_case(pd_tape *t, pd_form form, pd_mixture mixture, unsign
                             int stride, bool residual)
 {
     const pd_layer l = {.out = k, .kernel = 3, .stride = stride, .groups = 1, .mixture = mixture, .branches = branches};
-    pd_value *r = residual ? map(t, "r", n, (h - 1) / stride + 1, (h - 1) / stride + 1, k) : NULL;
-    return pd_record_layer(t, form, "layer", "bn", map(t, "x", n, h, h, c), &l, r, true);
+    pd_value *r = residual ? scene_map(t, "r", n, (h - 1) / stride + 1, (h - 1) / stride + 1, k) : NULL;
+    return pd_record_layer(t, form, "layer", "bn", scene_map(t, "x", n, h, h, c), &l, r, true);
 }
 
 enum { CASES = 31 };
@@ -183,17 +141,17 @@ static pd_value *record_case(pd_tape *t, int i)
     case 22: return layer_case(t, PD_FORM_EVAL, PD_GATED, PD_ALL_BRANCHES, 2, 6, 32, 32, 1, true);
     case 23: return layer_case(t, PD_FORM_FUSED, PD_SUM, PD_ALL_BRANCHES, 2, 6, 32, 16, 1, true);
     case 24: return layer_case(t, PD_FORM_FUSED, PD_GATED, PD_ALL_BRANCHES, 3, 6, 32, 16, 2, true);
-    case 25: return pd_max_pool(t, map(t, "x", 2, 9, 8, 12), 3, 2, 1);
-    case 26: return pd_subsample(t, map(t, "x", 2, 7, 5, 16), 2);
-    case 27: return pd_upsample_add(t, map(t, "x", 2, 4, 3, 16), map(t, "y", 2, 7, 6, 16));
+    case 25: return pd_max_pool(t, scene_map(t, "x", 2, 9, 8, 12), 3, 2, 1);
+    case 26: return pd_subsample(t, scene_map(t, "x", 2, 7, 5, 16), 2);
+    case 27: return pd_upsample_add(t, scene_map(t, "x", 2, 4, 3, 16), scene_map(t, "y", 2, 7, 6, 16));
     case 28: {
-        pd_value *x = map(t, "x", 2, 5, 6, 32);
-        return pd_excite(t, x, pd_record_linear(t, "fc", pd_channel_means(t, x), 32, false), map(t, "r", 2, 5, 6, 32),
+        pd_value *x = scene_map(t, "x", 2, 5, 6, 32);
+        return pd_excite(t, x, pd_record_linear(t, "fc", pd_channel_means(t, x), 32, false), scene_map(t, "r", 2, 5, 6, 32),
                          true);
     }
-    case 29: return pd_excite(t, map(t, "x", 2, 7, 6, 16), map(t, "m", 2, 3, 2, 16), NULL, false);
+    case 29: return pd_excite(t, scene_map(t, "x", 2, 7, 6, 16), scene_map(t, "m", 2, 3, 2, 16), NULL, false);
     default: {
-        pd_value *x = map(t, "x", 2, 6, 6, 16), *y = pd_max_pool(t, x, 3, 1, 1);
+        pd_value *x = scene_map(t, "x", 2, 6, 6, 16), *y = pd_max_pool(t, x, 3, 1, 1);
         const pd_conv_args args = {.stride = 1, .pad_h = 1, .pad_w = 1, .groups = 1};
         return pd_conv(t, "conv", x, kernel(t, "w", 16, 16, 3, 3), NULL, y, args);
     }
@@ -301,6 +259,13 @@ static void check_case(int i, pd_device *cpu, pd_device *gpu)
         PD_ROW("");
     }
     outcome_free(&want);
+}
+
+static void check_family(const scene_family *family, pd_device *cpu, pd_device *gpu)
+{
+    const scene_tally t = check_scenes(family, only, cpu, gpu);
+    pd_test_checks += t.checks;
+    pd_test_failures += t.failures;
 }
 
 /* ---- networks
@@ -469,6 +434,7 @@ int main(int argc, char **argv)
     }
     printf("%s: %s\n", gpu->name, gpu->title);
     for (int i = 0; i < CASES; i++) check_case(i, cpu, gpu);
+    check_family(&scenes_heads, cpu, gpu);
     check_network("resnet18", 4, cpu, gpu);
     check_network("pd_a_resnet18", 4, cpu, gpu);
     check_network("pd_b_resnet18", 5, cpu, gpu);

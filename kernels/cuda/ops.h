@@ -10,6 +10,7 @@ extern const pd_kernel pd_cuda_bn_sum;
 extern const pd_kernel pd_cuda_conv;
 extern const pd_kernel pd_cuda_conv_bank;
 extern const pd_kernel pd_cuda_channel_means;
+extern const pd_kernel pd_cuda_dense_loss;
 extern const pd_kernel pd_cuda_excite;
 extern const pd_kernel pd_cuda_fold_bn;
 extern const pd_kernel pd_cuda_linear;

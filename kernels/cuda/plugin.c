@@ -9,6 +9,7 @@ static const struct {
     const char *name;
     const void *what;
 } offers[] = {
+    {"bce_loss", &pd_cuda_dense_loss},
     {"bn_sum", &pd_cuda_bn_sum},
     {"bn_sum_frozen", &pd_cuda_bn_sum},
     {"bn_sum_frozen_relu", &pd_cuda_bn_sum},
@@ -21,6 +22,7 @@ static const struct {
     {"conv_bank", &pd_cuda_conv_bank},
     {"conv_relu", &pd_cuda_conv},
     {"excite", &pd_cuda_excite},
+    {"focal_loss", &pd_cuda_dense_loss},
     {"fold_bn", &pd_cuda_fold_bn},
     {"global_avg_pool", &pd_cuda_channel_means},
     {"linear", &pd_cuda_linear},

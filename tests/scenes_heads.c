@@ -1,0 +1,66 @@
+/* Scenes of detectors' heads: losses, RoIAlign, the boxes of stages. */
+#include "kernels/bce_loss.h"
+#include "kernels/focal_loss.h"
+#include "tests/scene.h"
+
+#include <math.h>
+
+static pd_value *weights(scene *s, const char *name, int n)
+{
+    scene_input *w = scene_floats(s, name, PD_SHAPE(n), 0.3);
+    for (size_t i = 0; i < w->count; i++) w->f[i] = fabsf(w->f[i]) + 0.1f;
+    return w->value;
+}
+
+/* ---- focal_loss, bce_loss ---- */
+
+static void dense(scene *s, int variant, bool bce)
+{
+    /* two levels; classes change within vectors of 8, the first level has several pieces; 3 * 7 * 2 logits: no vectors
+     */
+    const int k = variant == 1 ? 7 : variant == 2 ? 1 : 5, a = 2;
+    const int h[] = {variant == 1 ? 5 : 42, variant == 1 ? 3 : 4}, w[] = {variant == 2 ? 160 : 20, 1};
+    const int n = 2, boxes = (h[0] * w[0] + h[1] * w[1]) * a;
+    pd_value *logits[] = {scene_map(s->tape, "fine", n, h[0], w[0], a * k),
+                          scene_map(s->tape, "coarse", n, h[1], w[1], a * k)};
+    scene_input *label = scene_ints(s, "label", PD_SHAPE(n, boxes), -1, k);
+    label->i[0] = k + 3; /* beyond the classes is background too */
+    const pd_focal_cfg cfg = {0.25f, variant == 1 ? 1.5f : 2.f};
+    pd_value *weight = weights(s, "weight", n);
+    if (bce || variant == 3) scene_loss(s, pd_bce_loss(s->tape, logits, 2, label->value, weight, k), 0.001);
+    if (!bce || variant == 3) scene_loss(s, pd_focal_loss(s->tape, logits, 2, label->value, weight, k, &cfg), 0.003);
+}
+
+static void focal(scene *s, int variant)
+{
+    dense(s, variant, false);
+}
+
+static void bce(scene *s, int variant)
+{
+    dense(s, variant, true);
+}
+
+/* No image, and an image without boxes. */
+static void dense_empty(scene *s, int n)
+{
+    const int boxes = n ? 0 : 6;
+    pd_value *logits = scene_floats(s, "logits", PD_SHAPE(n, boxes / 3, 3, 8), 1)->value;
+    pd_value *label = scene_ints(s, "label", PD_SHAPE(n, boxes), 0, 1)->value, *weight = weights(s, "weight", n);
+    const pd_focal_cfg cfg = {0.25f, 2};
+    scene_loss(s, pd_focal_loss(s->tape, &logits, 1, label, weight, 8, &cfg), 1);
+    scene_loss(s, pd_bce_loss(s->tape, &logits, 1, label, weight, 8), 1);
+}
+
+static const scene_row rows[] = {
+    {"focal_loss", focal, 0, 0}, /* vectors, several pieces */
+    {"focal_loss", focal, 1, 0}, /* single logits, gamma 1.5 */
+    {"focal_loss", focal, 2, 0}, /* one class */
+    {"bce_loss", bce, 0, 0},
+    {"bce_loss", bce, 1, 0},
+    {"focal_loss and bce_loss", bce, 3, 0}, /* two readers: one adds */
+    {"focal_loss of nothing", dense_empty, 0, 0},
+    {"focal_loss of nothing", dense_empty, 1, 0},
+};
+
+const scene_family scenes_heads = {rows, sizeof rows / sizeof *rows};
