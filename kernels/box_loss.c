@@ -1,19 +1,10 @@
 #include "kernels/box_loss.h"
-#include "kernels/anchors.h"
 #include "kernels/box_loss_math.h"
+#include "kernels/box_loss_node.h"
 
 #include <string.h>
 
 #define CHUNK 4096 /* boxes */
-
-enum { BOXES, MATCH, GT, WEIGHT, DELTAS };
-
-typedef struct box_args {
-    pd_box_loss_cfg cfg;
-    int levels, n, boxes, g;
-    bool shared;
-    int first[PD_MAX_LEVELS + 1]; /* flat index of each level's first box */
-} box_args;
 
 static size_t chunks_per_image(const box_args *a)
 {
@@ -58,15 +49,6 @@ static size_t place(const box_args *a, size_t image, int b, int *level)
     return 4 * (image * (size_t)in_level + (size_t)(b - a->first[*level]));
 }
 
-static void difference(float d[4], const box_args *a, const chunk *c, int b, const float *predicted)
-{
-    const pd_delta t = pd_box_encode(&a->cfg.coder, c->box[b], c->gt[c->match[b]]);
-    d[0] = predicted[0] - t.dx;
-    d[1] = predicted[1] - t.dy;
-    d[2] = predicted[2] - t.dw;
-    d[3] = predicted[3] - t.dh;
-}
-
 typedef struct job {
     pd_node *node;
     const pd_run *run;
@@ -85,7 +67,8 @@ static void forward_chunks(void *arg, size_t begin, size_t end, int thread)
             if (c.match[b] < 0) continue;
             const size_t at = place(a, c.image, b, &level);
             float d[4];
-            difference(d, a, &c, b, (const float *)j->node->in[DELTAS + level]->data + at);
+            pd_box_miss(d, &a->cfg.coder, c.box[b], c.gt[c.match[b]],
+                        (const float *)j->node->in[DELTAS + level]->data + at);
             for (int k = 0; k < 4; k++) sum += (double)pd_smooth_l1(d[k], a->cfg.beta);
         }
         ((double *)j->node->scratch)[i] = sum * (double)((const float *)j->node->in[WEIGHT]->data)[c.image];
@@ -137,7 +120,8 @@ static void backward_chunks(void *arg, size_t begin, size_t end, int thread)
             const size_t at = place(a, c.image, b, &level);
             if (!pd_wants_grad(j->node, DELTAS + level)) continue;
             float d[4], *grad = j->node->in[DELTAS + level]->grad + at;
-            difference(d, a, &c, b, (const float *)j->node->in[DELTAS + level]->data + at);
+            pd_box_miss(d, &a->cfg.coder, c.box[b], c.gt[c.match[b]],
+                        (const float *)j->node->in[DELTAS + level]->data + at);
             for (int k = 0; k < 4; k++) grad[k] += scale * pd_smooth_l1_slope(d[k], a->cfg.beta);
         }
     }

@@ -1,5 +1,6 @@
 /* Scenes of detectors' heads: losses, RoIAlign, the boxes of stages. */
 #include "kernels/bce_loss.h"
+#include "kernels/box_loss.h"
 #include "kernels/focal_loss.h"
 #include "tests/scene.h"
 
@@ -52,6 +53,40 @@ static void dense_empty(scene *s, int n)
     scene_loss(s, pd_bce_loss(s->tape, &logits, 1, label, weight, 8), 1);
 }
 
+/* ---- box_loss ---- */
+
+/* 0: L1 on two levels, references shared by all images; 1: smooth, their own; 2: rows of a linear layer; 3: twice the
+ * same deltas. */
+static void box(scene *s, int variant)
+{
+    const int n = 3, a = 3, h[] = {33, 5}, w[] = {11, 1}, g = 4, levels = variant == 2 ? 1 : 2;
+    const int boxes = variant == 2 ? 50 : (h[0] * w[0] + h[1] * w[1]) * a;
+    pd_value *deltas[2], *weight = weights(s, "weight", n);
+    if (variant == 2)
+        deltas[0] = scene_rows(s->tape, "rows", n * boxes, 4);
+    else
+        for (int l = 0; l < 2; l++) deltas[l] = scene_map(s->tape, l ? "coarse" : "fine", n, h[l], w[l], 4 * a);
+    const pd_box_loss_cfg cfg = {{{0.1f, 0.1f, 0.2f, 0.2f}, variant == 2}, variant ? 1.f / 9 : 0};
+    pd_value *box = scene_boxes(s, "boxes", variant == 1 ? PD_SHAPE(n, boxes, 4) : PD_SHAPE(boxes, 4), 90)->value;
+    pd_value *gt = scene_boxes(s, "gt", PD_SHAPE(n, g, 4), 90)->value;
+    for (int k = 0; k < (variant == 3 ? 2 : 1); k++) {
+        scene_input *match = scene_ints(s, k ? "match2" : "match", PD_SHAPE(n, boxes), -2, g - 1);
+        scene_loss(s, pd_box_loss(s->tape, deltas, levels, box, match->value, gt, weight, &cfg), 0.001);
+    }
+}
+
+/* No image, no box, no ground truth. */
+static void box_empty(scene *s, int variant)
+{
+    const int n = variant == 0 ? 0 : 2, boxes = variant == 1 ? 0 : 6, g = variant == 2 ? 0 : 3;
+    const pd_box_loss_cfg cfg = {pd_box_coder_unit(), 0};
+    pd_value *deltas = scene_floats(s, "deltas", PD_SHAPE(n, boxes / 3, 3, 4), 1)->value;
+    pd_value *box = scene_boxes(s, "boxes", PD_SHAPE(boxes, 4), 90)->value;
+    pd_value *gt = scene_boxes(s, "gt", PD_SHAPE(n, g, 4), 90)->value;
+    pd_value *match = scene_ints(s, "match", PD_SHAPE(n, boxes), -2, variant == 2 ? -1 : g - 1)->value;
+    scene_loss(s, pd_box_loss(s->tape, &deltas, 1, box, match, gt, weights(s, "weight", n), &cfg), 1);
+}
+
 static const scene_row rows[] = {
     {"focal_loss", focal, 0, 0}, /* vectors, several pieces */
     {"focal_loss", focal, 1, 0}, /* single logits, gamma 1.5 */
@@ -61,6 +96,13 @@ static const scene_row rows[] = {
     {"focal_loss and bce_loss", bce, 3, 0}, /* two readers: one adds */
     {"focal_loss of nothing", dense_empty, 0, 0},
     {"focal_loss of nothing", dense_empty, 1, 0},
+    {"box_loss", box, 0, 0},
+    {"box_loss", box, 1, 0},
+    {"box_loss", box, 2, 0},
+    {"box_loss", box, 3, 0},
+    {"box_loss of nothing", box_empty, 0, 0},
+    {"box_loss of nothing", box_empty, 1, 0},
+    {"box_loss of nothing", box_empty, 2, 0},
 };
 
 const scene_family scenes_heads = {rows, sizeof rows / sizeof *rows};

@@ -7,6 +7,7 @@
 #include "kernels/sgd.h"
 
 extern const pd_kernel pd_cuda_bn_sum;
+extern const pd_kernel pd_cuda_box_loss;
 extern const pd_kernel pd_cuda_conv;
 extern const pd_kernel pd_cuda_conv_bank;
 extern const pd_kernel pd_cuda_channel_means;

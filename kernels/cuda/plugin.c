@@ -14,6 +14,7 @@ static const struct {
     {"bn_sum_frozen", &pd_cuda_bn_sum},
     {"bn_sum_frozen_relu", &pd_cuda_bn_sum},
     {"bn_sum_relu", &pd_cuda_bn_sum},
+    {"box_loss", &pd_cuda_box_loss},
     {"channel_means", &pd_cuda_channel_means},
 #ifdef PD_HAVE_NCCL
     {"comm", &pd_cuda_comm},
