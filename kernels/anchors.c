@@ -1,4 +1,5 @@
 #include "kernels/anchors.h"
+#include "kernels/anchors_math.h"
 
 #include <limits.h>
 #include <math.h>
@@ -65,23 +66,13 @@ pd_status pd_anchor_grid_init(pd_anchor_grid *out, const pd_anchor_cfg *cfg, int
     return PD_OK;
 }
 
-/* Walks cells instead of dividing per anchor. */
-typedef struct cell {
-    int level, y, x, a;
-} cell;
-
-static cell cell_at(const pd_anchor_grid *grid, int flat)
+/* Loops walk cells instead of dividing per anchor. */
+static pd_anchor_cell cell_at(const pd_anchor_grid *grid, int flat)
 {
-    cell c = {0};
-    while (c.level < grid->levels - 1 && flat >= grid->first[c.level + 1]) c.level++;
-    const int in_level = flat - grid->first[c.level], w = grid->w[c.level] ? grid->w[c.level] : 1;
-    c.a = in_level % grid->per_cell;
-    c.x = in_level / grid->per_cell % w;
-    c.y = in_level / grid->per_cell / w;
-    return c;
+    return pd_anchor_cell_at(grid->first, grid->w, grid->levels, grid->per_cell, flat);
 }
 
-static void next_cell(cell *c, const pd_anchor_grid *grid)
+static void next_cell(pd_anchor_cell *c, const pd_anchor_grid *grid)
 {
     c->a = 0;
     if (++c->x < grid->w[c->level]) return;
@@ -92,35 +83,24 @@ static void next_cell(cell *c, const pd_anchor_grid *grid)
     while (c->level < grid->levels && grid->first[c->level] == grid->first[c->level + 1]);
 }
 
-static pd_box move(pd_box b, float dx, float dy)
-{
-    return (pd_box){b.x1 + dx, b.y1 + dy, b.x2 + dx, b.y2 + dy};
-}
-
 void pd_anchor_fill(pd_box *out, const pd_anchor_grid *grid, int begin, int end)
 {
     if (begin >= end) return;
-    cell c = cell_at(grid, begin);
+    pd_anchor_cell c = cell_at(grid, begin);
     for (int i = begin; i < end; next_cell(&c, grid)) {
-        const float dx = (float)(c.x * grid->stride[c.level]), dy = (float)(c.y * grid->stride[c.level]);
-        for (; c.a < grid->per_cell && i < end; c.a++, i++) *out++ = move(grid->base[c.level][c.a], dx, dy);
+        const int dx = c.x * grid->stride[c.level], dy = c.y * grid->stride[c.level];
+        for (; c.a < grid->per_cell && i < end; c.a++, i++) *out++ = pd_anchor_moved(grid->base[c.level][c.a], dx, dy);
     }
 }
 
 void pd_anchor_flags(unsigned char *out, const pd_anchor_grid *grid, const int size[4], int border, int begin, int end)
 {
     if (begin >= end) return;
-    const float right = (float)(size[1] + border), bottom = (float)(size[0] + border), left = (float)-border;
-    cell c = cell_at(grid, begin);
+    pd_anchor_cell c = cell_at(grid, begin);
     for (int i = begin; i < end; next_cell(&c, grid)) {
-        /* the cell's corner lies in the padded image: y < ceil(pad_h / t) is y t < pad_h */
         const int dx = c.x * grid->stride[c.level], dy = c.y * grid->stride[c.level];
-        const bool valid = dy < size[2] && dx < size[3];
-        for (; c.a < grid->per_cell && i < end; c.a++, i++) {
-            const pd_box b = move(grid->base[c.level][c.a], (float)dx, (float)dy);
-            const bool inside = b.x1 >= left && b.y1 >= left && b.x2 < right && b.y2 < bottom;
-            *out++ = valid && (border < 0 || inside);
-        }
+        for (; c.a < grid->per_cell && i < end; c.a++, i++)
+            *out++ = pd_anchor_takes_part(pd_anchor_moved(grid->base[c.level][c.a], dx, dy), dx, dy, size, border);
     }
 }
 

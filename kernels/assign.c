@@ -1,4 +1,6 @@
 #include "kernels/assign.h"
+#include "kernels/assign_math.h"
+#include "kernels/assign_node.h"
 #include "kernels/simd.h"
 
 #include <string.h>
@@ -117,14 +119,7 @@ static void match_blocks(void *arg, size_t begin, size_t end, int thread)
             take_better(best, from, iou, g);
             *top = largest(iou);
         }
-        for (int k = 0; k < b.n; k++) {
-            int m = PD_MATCH_IGNORED;
-            if (best[k] >= j->cfg->pos)
-                m = from[k];
-            else if (best[k] >= 0 && best[k] < j->cfg->neg)
-                m = PD_MATCH_BACKGROUND;
-            j->match[first + k] = m;
-        }
+        for (int k = 0; k < b.n; k++) j->match[first + k] = pd_assign_match(best[k], from[k], j->cfg);
     }
 }
 
@@ -139,8 +134,7 @@ static void low_quality_blocks(void *arg, size_t begin, size_t end, int thread)
         bool loaded = false;
         for (int g = 0; g < j->g; g++) {
             const float best = j->best[g];
-            if (!(best > 0 && best >= j->cfg->min_pos) || j->best_in_block[i * (size_t)j->g + (size_t)g] != best)
-                continue;
+            if (!pd_assign_claims(best, j->cfg) || j->best_in_block[i * (size_t)j->g + (size_t)g] != best) continue;
             if (!loaded) load(&b, j, first);
             loaded = true;
             block_iou(iou, &b, j->gt[g]);
@@ -191,15 +185,6 @@ void pd_assign_ignore(unsigned char *ignore, const pd_box *boxes, int n, const p
 }
 
 /* ---- on a tape ---- */
-
-enum { BOXES, N_BOXES, GT, N_GT, SIZES, INPUTS };
-
-typedef struct assign_args {
-    pd_assign_cfg cfg;
-    int n, boxes, g;
-    bool has_grid, shared;
-    pd_anchor_grid grid;
-} assign_args;
 
 static size_t align_up(size_t n)
 {

@@ -1,4 +1,5 @@
 #include "kernels/nms.h"
+#include "kernels/nms_math.h"
 #include "kernels/simd.h"
 #include "kernels/topk.h"
 
@@ -20,8 +21,7 @@ PD_CLONES static int any_hit(const kept *k, int from, int to, pd_box box, float 
     int hit = 0;
     for (int i = from; i < to; i++) {
         const pd_box other = {x1[i], y1[i], x2[i], y2[i]};
-        const float inter = pd_box_intersection(other, box);
-        hit |= (inter > iou * ((areas[i] + area) - inter)) & (labels[i] == label);
+        hit |= pd_nms_hits(other, areas[i], box, area, iou) & (labels[i] == label);
     }
     return hit;
 }
@@ -37,8 +37,7 @@ static float largest_coordinate(const pd_box *boxes, int n)
 {
     float m = n ? boxes[0].x1 : 0;
     for (int i = 0; i < n; i++) {
-        const pd_box b = boxes[i];
-        const float x = b.x1 > b.x2 ? b.x1 : b.x2, y = b.y1 > b.y2 ? b.y1 : b.y2, v = x > y ? x : y;
+        const float v = pd_box_largest(boxes[i]);
         if (v > m) m = v;
     }
     return m;
@@ -67,11 +66,7 @@ int pd_nms(int *keep, const pd_box *boxes, const float *scores, const int *label
     pd_topk(order, scores, n, n, work);
     for (int r = 0; r < n && (size_t)k.n < most; r++) {
         const int i = order[r], label = labels && cfg->exact ? labels[i] : 0;
-        pd_box b = boxes[i];
-        if (move) {
-            const float by = (float)labels[i] * step;
-            b = (pd_box){b.x1 + by, b.y1 + by, b.x2 + by, b.y2 + by};
-        }
+        const pd_box b = move ? pd_nms_moved(boxes[i], labels[i], step) : boxes[i];
         const float area = pd_box_area(b);
         if (suppressed(&k, b, area, label, cfg->iou)) continue;
         k.x1[k.n] = b.x1;

@@ -1,19 +1,10 @@
 #include "kernels/proposals.h"
 #include "kernels/nms.h"
+#include "kernels/proposals_math.h"
+#include "kernels/proposals_node.h"
 #include "kernels/topk.h"
 
-#include <math.h>
 #include <string.h>
-
-enum { SIZES, HEADS };
-
-typedef struct proposals_args {
-    pd_proposals_cfg cfg;
-    int n;
-    pd_anchor_grid grid;
-    int room;    /* candidates of all levels of one image */
-    int largest; /* candidates of one level */
-} proposals_args;
 
 static size_t align_up(size_t n)
 {
@@ -80,14 +71,13 @@ static void add_level(candidates *c, const pd_node *node, size_t image, int l)
     const int n = cut ? pd_topk(c->order, logits, in_level, a->cfg.pre_nms, c->work) : in_level;
     for (int k = 0; k < n; k++) {
         const int i = cut ? c->order[k] : k;
-        pd_box anchor;
+        pd_box anchor, b;
         pd_delta t;
         memcpy(&t, deltas + 4 * (size_t)i, sizeof t);
         pd_anchor_fill(&anchor, &a->grid, first + i, first + i + 1);
-        const pd_box b = pd_box_clip(&a->cfg.coder, pd_box_decode(&a->cfg.coder, anchor, t), size[0], size[1]);
-        if (!(b.x2 > b.x1) || !(b.y2 > b.y1)) continue;
+        if (!pd_proposal_box(&b, &a->cfg.coder, anchor, t, size[0], size[1])) continue;
         c->box[c->n] = b;
-        c->score[c->n] = 1.f / (1.f + expf(-logits[i]));
+        c->score[c->n] = pd_proposal_score(logits[i]);
         c->level[c->n++] = l;
     }
 }

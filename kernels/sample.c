@@ -1,17 +1,7 @@
 #include "kernels/sample.h"
-#include "engine/rng.h"
 #include "kernels/assign.h"
-
-/* Moves k of the n entries to the front: a Fisher-Yates shuffle that stops after k. */
-static void choose(int *list, int n, int k, const pd_sample_cfg *cfg, pd_rng *rng)
-{
-    if (cfg->first || k >= n) return;
-    for (int i = 0; i < k; i++) {
-        const int j = i + (int)pd_rng_below(rng, (uint32_t)(n - i)), t = list[i];
-        list[i] = list[j];
-        list[j] = t;
-    }
-}
+#include "kernels/sample_math.h"
+#include "kernels/sample_node.h"
 
 /* Keeps at most k of the positives (or of the background boxes), marks the rest as ignored. Returns how many stay. */
 static int keep(int *match, int n, bool positives, int k, const pd_sample_cfg *cfg, pd_rng *rng, int *list)
@@ -19,7 +9,7 @@ static int keep(int *match, int n, bool positives, int k, const pd_sample_cfg *c
     int count = 0;
     for (int i = 0; i < n; i++)
         if (positives ? match[i] >= 0 : match[i] == PD_MATCH_BACKGROUND) list[count++] = i;
-    choose(list, count, k, cfg, rng);
+    pd_sample_choose(list, count, k, cfg, rng);
     for (int i = k; i < count; i++) match[list[i]] = PD_MATCH_IGNORED;
     return count < k ? count : k;
 }
@@ -27,11 +17,9 @@ static int keep(int *match, int n, bool positives, int k, const pd_sample_cfg *c
 void pd_sample_matches(int *match, int n, const pd_sample_cfg *cfg, uint32_t draw, int *work)
 {
     pd_rng rng = pd_rng_make(cfg->seed, draw, cfg->stream);
-    const int positives = keep(match, n, true, (int)((float)cfg->num * cfg->fraction), cfg, &rng, work);
+    const int positives = keep(match, n, true, pd_sample_positives(cfg), cfg, &rng, work);
     keep(match, n, false, cfg->num - positives, cfg, &rng, work);
 }
-
-enum { MATCH, DRAW };
 
 static pd_status plan(pd_node *node, pd_device *device, pd_err *err)
 {

@@ -1,12 +1,6 @@
 #include "kernels/targets.h"
-#include "kernels/assign.h"
-
-enum { MATCH, GT_LABEL };
-
-typedef struct targets_args {
-    int n, boxes, g, k, group;
-    pd_norm norm;
-} targets_args;
+#include "kernels/targets_math.h"
+#include "kernels/targets_node.h"
 
 typedef struct label_job {
     const pd_node *node;
@@ -28,37 +22,14 @@ static void label_images(void *arg, size_t begin, size_t end, int thread)
         j->bad[i] = a->boxes;
         for (int b = 0; b < a->boxes; b++) {
             const int m = match[b];
-            if (m >= 0) {
-                const int c = m >= a->g ? -1 : gt_label ? gt_label[m] : 0;
-                if ((c < 0 || c >= a->k) && j->bad[i] == a->boxes) j->bad[i] = b;
-                label[b] = c;
-                pos++;
-            } else {
-                label[b] = m == PD_MATCH_BACKGROUND ? a->k : -1;
-                neg += m == PD_MATCH_BACKGROUND;
-            }
+            label[b] = pd_target_label(m, gt_label, a->g, a->k);
+            if (label[b] == PD_TARGET_BAD && j->bad[i] == a->boxes) j->bad[i] = b;
+            pos += m >= 0;
+            neg += m == PD_MATCH_BACKGROUND;
         }
         count[0] = pos;
         count[1] = neg;
     }
-}
-
-static int at_least_one(int n)
-{
-    return n > 1 ? n : 1;
-}
-
-/* The norm of images [first, last). */
-static double group_norm(pd_norm rule, const int *count, int first, int last)
-{
-    int sum = 0;
-    for (int i = first; i < last; i++) {
-        const int pos = count[2 * (size_t)i], neg = count[2 * (size_t)i + 1];
-        if (rule == PD_NORM_POSITIVES) sum += at_least_one(pos);
-        if (rule == PD_NORM_SAMPLES) sum += at_least_one(pos) + at_least_one(neg);
-        if (rule == PD_NORM_ALL) sum += pos + neg;
-    }
-    return (double)at_least_one(sum);
 }
 
 static pd_status plan(pd_node *node, pd_device *device, pd_err *err)
@@ -83,13 +54,8 @@ static pd_status fwd(pd_node *node, const pd_run *run, pd_err *err)
             return PD_FAIL(err, PD_EINVAL, "image %d of the batch: ground truth %d is of class %d, expected 0..%d", i,
                            m, ((const int *)node->in[GT_LABEL]->data)[(size_t)i * (size_t)a->g + (size_t)m], a->k - 1);
         }
-    const int groups = (a->n + a->group - 1) / a->group;
     float *weight = node->out[2]->data;
-    for (int first = 0; first < a->n; first += a->group) {
-        const int last = first + a->group < a->n ? first + a->group : a->n;
-        const double norm = group_norm(a->norm, node->out[1]->data, first, last);
-        for (int i = first; i < last; i++) weight[i] = (float)(1 / (groups * norm));
-    }
+    for (int i = 0; i < a->n; i++) weight[i] = pd_target_weight(a->norm, node->out[1]->data, a->n, a->group, i);
     return PD_OK;
 }
 

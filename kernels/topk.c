@@ -1,20 +1,8 @@
 #include "kernels/topk.h"
-
-#include <stdint.h>
-#include <string.h>
+#include "kernels/topk_math.h"
 
 #define BITS 11
 #define BINS (1 << BITS)
-
-/* Whole numbers in the opposite order of the scores: the largest score has the smallest key. */
-static inline uint32_t key_of(float score)
-{
-    if (score != score) return UINT32_MAX;
-    const float v = score + 0.f; /* -0 becomes 0 */
-    uint32_t bits;
-    memcpy(&bits, &v, sizeof bits);
-    return bits >> 31 ? bits : ~(bits | 0x80000000u);
-}
 
 /* The k-th smallest key (k from 1), and in *less how many keys are smaller than it. Eleven bits at a time from the top;
  * each pass looks only at keys that begin with the bits found so far. */
@@ -25,7 +13,7 @@ static uint32_t select_key(const float *scores, int n, int k, int *less)
     for (int shift = 32 - BITS; known != UINT32_MAX; shift = shift > BITS ? shift - BITS : 0) {
         int count[BINS] = {0};
         for (int i = 0; i < n; i++) {
-            const uint32_t key = key_of(scores[i]);
+            const uint32_t key = pd_score_key(scores[i]);
             if ((key & known) == found) count[key >> shift & (BINS - 1)]++;
         }
         int bin = 0;
@@ -88,7 +76,7 @@ int pd_topk(int *index, const float *scores, int n, int k, void *work)
     const int all = k == n || less == k;
     int equals = k - less, count = 0;
     for (int i = 0; i < n && count < k; i++) {
-        const uint32_t key = key_of(scores[i]);
+        const uint32_t key = pd_score_key(scores[i]);
         if (key < bound || (key == bound && (all || equals-- > 0))) pair[count++] = (uint64_t)key << 32 | (uint32_t)i;
     }
     const uint64_t *sorted = sort_pairs(pair, pair + k, k);
