@@ -37,6 +37,7 @@ typedef struct scene_family {
     int count;
 } scene_family;
 
+extern const scene_family scenes_boxes; /* anchors, matches, samples, targets, proposals */
 extern const scene_family scenes_heads; /* losses, RoIAlign, boxes of stages */
 
 /* Inputs: normal numbers times scale; whole numbers lo..hi; boxes (.., 4) with corners in -side/8 .. side, sides from 1

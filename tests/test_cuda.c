@@ -434,6 +434,7 @@ int main(int argc, char **argv)
     }
     printf("%s: %s\n", gpu->name, gpu->title);
     for (int i = 0; i < CASES; i++) check_case(i, cpu, gpu);
+    check_family(&scenes_boxes, cpu, gpu);
     check_family(&scenes_heads, cpu, gpu);
     check_network("resnet18", 4, cpu, gpu);
     check_network("pd_a_resnet18", 4, cpu, gpu);

@@ -109,6 +109,7 @@ template <class F> inline int by_width(bool eights, F f)
 /* ---- launches ---- */
 
 #define PD_THREADS 256
+#define PD_LIST_THREADS 1024 /* where a block has a whole list to go through: an image's boxes, a level's scores */
 
 #ifdef __CUDACC__
 template <class... P, class... A>
@@ -213,21 +214,27 @@ __device__ __forceinline__ double block_sum(double x, double *shared)
     return x;
 }
 
-/* How many threads before this one have `flag`; *all: how many of the block. shared: one int for each thread. */
-__device__ __forceinline__ int block_rank(bool flag, int *all, int *shared)
+/* The sum of x over the threads before this one; *all: over the block. shared: one int for each thread. */
+__device__ __forceinline__ int block_scan(int x, int *all, int *shared)
 {
-    shared[threadIdx.x] = flag;
+    int sum = x;
+    shared[threadIdx.x] = x;
     __syncthreads();
     for (unsigned step = 1; step < blockDim.x; step *= 2) {
         const int before = threadIdx.x >= step ? shared[threadIdx.x - step] : 0;
         __syncthreads();
-        shared[threadIdx.x] += before;
+        shared[threadIdx.x] = sum += before;
         __syncthreads();
     }
-    const int rank = shared[threadIdx.x] - (flag ? 1 : 0);
     *all = shared[blockDim.x - 1];
     __syncthreads();
-    return rank;
+    return sum - x;
+}
+
+/* How many threads before this one have `flag`; *all: how many of the block. shared: one int for each thread. */
+__device__ __forceinline__ int block_rank(bool flag, int *all, int *shared)
+{
+    return block_scan(flag ? 1 : 0, all, shared);
 }
 
 /* ---- sums down columns: a block has 64 channels and PD_THREADS * V / 64 rows of threads, V channels a thread ---- */

@@ -6,6 +6,8 @@
 #include "engine/tape.h"
 #include "kernels/sgd.h"
 
+extern const pd_kernel pd_cuda_anchors;
+extern const pd_kernel pd_cuda_assign;
 extern const pd_kernel pd_cuda_bn_sum;
 extern const pd_kernel pd_cuda_box_loss;
 extern const pd_kernel pd_cuda_conv;
@@ -15,9 +17,12 @@ extern const pd_kernel pd_cuda_dense_loss;
 extern const pd_kernel pd_cuda_excite;
 extern const pd_kernel pd_cuda_fold_bn;
 extern const pd_kernel pd_cuda_linear;
+extern const pd_kernel pd_cuda_match_targets;
 extern const pd_kernel pd_cuda_max_pool;
 extern const pd_kernel pd_cuda_mix_conv;
+extern const pd_kernel pd_cuda_proposals;
 extern const pd_kernel pd_cuda_row_softmax;
+extern const pd_kernel pd_cuda_sample;
 extern const pd_kernel pd_cuda_softmax_ce;
 extern const pd_kernel pd_cuda_subsample;
 extern const pd_kernel pd_cuda_upsample_add;

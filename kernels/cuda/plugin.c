@@ -9,6 +9,8 @@ static const struct {
     const char *name;
     const void *what;
 } offers[] = {
+    {"anchors", &pd_cuda_anchors},
+    {"assign", &pd_cuda_assign},
     {"bce_loss", &pd_cuda_dense_loss},
     {"bn_sum", &pd_cuda_bn_sum},
     {"bn_sum_frozen", &pd_cuda_bn_sum},
@@ -27,9 +29,12 @@ static const struct {
     {"fold_bn", &pd_cuda_fold_bn},
     {"global_avg_pool", &pd_cuda_channel_means},
     {"linear", &pd_cuda_linear},
+    {"match_targets", &pd_cuda_match_targets},
     {"max_pool", &pd_cuda_max_pool},
     {"mix_conv", &pd_cuda_mix_conv},
+    {"proposals", &pd_cuda_proposals},
     {"row_softmax", &pd_cuda_row_softmax},
+    {"sample", &pd_cuda_sample},
     {"softmax_ce", &pd_cuda_softmax_ce},
     {"subsample", &pd_cuda_subsample},
     {"update", &pd_cuda_update},

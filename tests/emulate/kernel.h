@@ -32,6 +32,20 @@ extern dim3 blockDim, gridDim;
 
 void __syncthreads();
 
+/* Threads take turns, so these are whole by themselves. */
+inline int atomicAdd(int *at, int x)
+{
+    const int was = *at;
+    *at += x;
+    return was;
+}
+inline int atomicMax(int *at, int x)
+{
+    const int was = *at;
+    if (x > was) *at = x;
+    return was;
+}
+
 namespace emulate
 {
 

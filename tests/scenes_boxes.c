@@ -1,0 +1,162 @@
+/* Scenes of what a detector does with boxes: anchors, matches, samples, targets, proposals. Inputs lie on coarse grids,
+ * so that equal IoUs and equal scores are common. */
+#include "kernels/anchors.h"
+#include "kernels/assign.h"
+#include "kernels/conv.h"
+#include "kernels/proposals.h"
+#include "kernels/sample.h"
+#include "kernels/targets.h"
+#include "tests/scene.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+/* Corners on a grid of halves; some boxes without area. */
+static scene_input *grid_boxes(scene *s, const char *name, pd_shape shape, int side)
+{
+    scene_input *in = scene_floats(s, name, shape, 1);
+    for (size_t i = 0; i < in->count; i++) {
+        const float v = (float)pd_rng_below(&s->rng, (uint32_t)(2 * side + 1)) / 2;
+        in->f[i] = i % 4 < 2 ? v : in->f[i - 2] + v / 2;
+    }
+    return in;
+}
+
+/* A pyramid of three levels; one of them is empty in variant 1. */
+static pd_anchor_grid pyramid(const pd_anchor_cfg *cfg, int variant)
+{
+    const int h[] = {13, variant == 1 ? 0 : 7, 3}, w[] = {17, 9, 1}, stride[] = {8, 16, 32};
+    pd_anchor_grid grid;
+    if (pd_anchor_grid_init(&grid, cfg, 3, h, w, stride, NULL) != PD_OK) abort();
+    return grid;
+}
+
+static scene_input *image_sizes(scene *s, int n)
+{
+    scene_input *in = scene_ints(s, "sizes", PD_SHAPE(n, 4), 40, 136);
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < 2; k++) {
+            if (i % 2) in->i[4 * i + k] = (in->i[4 * i + k] + 7) / 8 * 8; /* anchors that end at the border */
+            in->i[4 * i + 2 + k] = (in->i[4 * i + k] + 31) / 32 * 32;
+        }
+    return in;
+}
+
+static void anchors(scene *s, int variant)
+{
+    const pd_anchor_cfg cfg = variant == 1 ? pd_anchor_cfg_retina() : pd_anchor_cfg_rpn();
+    const pd_anchor_grid grid = pyramid(&cfg, variant);
+    scene_result(s, pd_anchors(s->tape, &grid));
+}
+
+/* 0, 1: anchors; 2: counted boxes of each image; 3: the same boxes for all, low quality; 4: no room for ground truth.
+ */
+static void assign(scene *s, int variant)
+{
+    const int n = 3, g = variant == 4 ? 0 : variant == 0 ? 70 : 5;
+    const pd_anchor_cfg kind = variant == 0 ? pd_anchor_cfg_retina() : pd_anchor_cfg_rpn();
+    const pd_anchor_grid grid = pyramid(&kind, variant);
+    const pd_assign_cfg cfgs[] = {pd_assign_cfg_retina(),
+                                  pd_assign_cfg_rpn(),
+                                  pd_assign_cfg_roi(0.5f),
+                                  {.pos = 0.5f, .neg = 0.25f, .low_quality = true, .border = -1},
+                                  pd_assign_cfg_rpn()};
+    pd_value *gt = grid_boxes(s, "gt", PD_SHAPE(n, g, 4), 90)->value;
+    scene_input *n_gt = scene_ints(s, "n_gt", PD_SHAPE(n), 0, g);
+    pd_value *boxes, *count = NULL, *sizes = NULL;
+    n_gt->i[0] = g;
+    n_gt->i[1] = 0;
+    if (variant == 2 || variant == 3) {
+        boxes = grid_boxes(s, "boxes", variant == 2 ? PD_SHAPE(n, 301, 4) : PD_SHAPE(301, 4), 90)->value;
+        if (variant == 2) count = scene_ints(s, "count", PD_SHAPE(n), 0, 301)->value;
+    } else {
+        boxes = pd_anchors(s->tape, &grid);
+        sizes = image_sizes(s, n)->value;
+    }
+    scene_result(s, pd_assign(s->tape, boxes, sizes ? &grid : NULL, count, gt, n_gt->value, sizes, &cfgs[variant]));
+}
+
+/* 0: positives and background boxes to choose from; 1: few positives; 2: all stay; 3: the first ones; 4: no boxes;
+ * 5: more than a block of threads. */
+static void sample(scene *s, int variant)
+{
+    const int n = 3, a = variant == 4 ? 0 : variant == 5 ? 5003 : 700;
+    const pd_sample_cfg cfg = {.num = variant == 2 ? 2000 : 64,
+                               .fraction = variant == 1 ? 0.9f : 0.5f,
+                               .first = variant == 3,
+                               .seed = 0x123456789abcull,
+                               .stream = (uint32_t)variant};
+    scene_input *match = scene_ints(s, "match", PD_SHAPE(n, a), -5, 3),
+                *draw = scene_ints(s, "draw", PD_SHAPE(n), 0, 999);
+    for (size_t i = 0; i < match->count; i++)
+        if (match->i[i] < PD_MATCH_IGNORED || (variant == 1 && i % 16)) match->i[i] = PD_MATCH_BACKGROUND;
+    for (size_t i = 0; i < (size_t)a; i += 2) match->i[i] = PD_MATCH_IGNORED; /* of the first image */
+    scene_result(s, pd_sample(s->tape, match->value, draw->value, &cfg));
+}
+
+/* Every norm, with groups that do not divide the batch; 3: without labels; 4: no boxes. */
+static void targets(scene *s, int variant)
+{
+    static const pd_norm norms[] = {PD_NORM_POSITIVES, PD_NORM_SAMPLES, PD_NORM_ALL, PD_NORM_SAMPLES, PD_NORM_ALL};
+    const int n = 5, g = 6, k = variant == 3 ? 1 : 9, a = variant == 4 ? 0 : 8 * 256 * 4 + 77;
+    scene_input *match = scene_ints(s, "match", PD_SHAPE(n, a), -2, g - 1);
+    pd_value *label = variant == 3 ? NULL : scene_ints(s, "label", PD_SHAPE(n, g), 0, k - 1)->value;
+    for (size_t i = 0; i < (size_t)a; i++) match->i[i] = PD_MATCH_IGNORED; /* of the first image */
+    const pd_targets t = pd_match_targets(s->tape, match->value, label, k, norms[variant], 2);
+    scene_result(s, t.label);
+    scene_result(s, t.count);
+    scene_result(s, t.weight);
+}
+
+/* A feature map that holds an input's very numbers, in as many bits as maps have. */
+static pd_value *exact_map(scene *s, const char *name, int n, int h, int w, int c, int lo, int hi)
+{
+    const pd_param ones = {
+        .rank = 4, .dim = {c, 1, 1, 1}, .kind = PD_WEIGHT, .layout = PD_LAYOUT_CONV, .init = {PD_INIT_CONST, 1}};
+    const pd_conv_args args = {.stride = 1, .groups = c};
+    scene_input *in = scene_floats(s, name, PD_SHAPE(n, h, w, c), 1);
+    for (size_t i = 0; i < in->count; i++) /* eight bits hold them */
+        in->f[i] = (float)(lo + (int)pd_rng_below(&s->rng, (uint32_t)(hi - lo + 1))) / 32;
+    return pd_conv(s->tape, name, in->value, pd_tape_param(s->tape, pd_tape_name(s->tape, "%s.ones", name), &ones),
+                   NULL, NULL, args);
+}
+
+/* 0: levels cut and entire, boxes moved by level; 1: classes compared, one level of few; 2: fewer kept than left;
+ * 3: a level of more than a block's pass; nothing is cut; 4: no box has an area. */
+static void proposals(scene *s, int variant)
+{
+    const int n = variant == 3 ? 1 : 2, fine = variant == 3 ? 40 : 13;
+    const int h[] = {fine, variant == 1 ? 1 : 7, 3}, w[] = {fine + 4, 9, 1}, stride[] = {8, 16, 32};
+    const pd_anchor_cfg kind = pd_anchor_cfg_rpn();
+    const pd_proposals_cfg cfg = {.pre_nms = variant == 3 ? 6000 : 100,
+                                  .max_keep = variant == 2 ? 20 : 150,
+                                  .nms_iou = variant == 2 ? 0.3f : 0.7f,
+                                  .nms_exact = variant == 1,
+                                  .coder = pd_box_coder_unit()};
+    pd_anchor_grid grid;
+    pd_value *logits[3], *deltas[3];
+    if (pd_anchor_grid_init(&grid, &kind, 3, h, w, stride, NULL) != PD_OK) abort();
+    for (int l = 0; l < 3; l++) {
+        logits[l] = exact_map(s, pd_tape_name(s->tape, "logits%d", l), n, h[l], w[l], 3, -100, 100);
+        deltas[l] = exact_map(s, pd_tape_name(s->tape, "deltas%d", l), n, h[l], w[l], 12, -24, 24);
+    }
+    scene_input *sizes = image_sizes(s, n);
+    for (size_t i = 0; i < sizes->count && variant == 4; i++) sizes->i[i] = 0;
+    const pd_proposals_out out = pd_proposals(s->tape, &grid, logits, deltas, sizes->value, &cfg);
+    scene_result(s, out.boxes);
+    scene_result(s, out.score);
+    scene_result(s, out.count);
+}
+
+static const scene_row rows[] = {
+    {"anchors", anchors, 0, 0},     {"anchors", anchors, 1, 0},     {"assign", assign, 0, 0},
+    {"assign", assign, 1, 0},       {"assign", assign, 2, 0},       {"assign", assign, 3, 0},
+    {"assign", assign, 4, 0},       {"sample", sample, 0, 0},       {"sample", sample, 1, 0},
+    {"sample", sample, 2, 0},       {"sample", sample, 3, 0},       {"sample", sample, 4, 0},
+    {"sample", sample, 5, 0},       {"targets", targets, 0, 0},     {"targets", targets, 1, 0},
+    {"targets", targets, 2, 0},     {"targets", targets, 3, 0},     {"targets", targets, 4, 0},
+    {"proposals", proposals, 0, 0}, {"proposals", proposals, 1, 0}, {"proposals", proposals, 2, 0},
+    {"proposals", proposals, 3, 0}, {"proposals", proposals, 4, 0},
+};
+
+const scene_family scenes_boxes = {rows, sizeof rows / sizeof *rows};
