@@ -364,22 +364,23 @@ static void assign_addresses(pd_plan *plan)
     }
 }
 
-/* Room for at least `bytes`. Pages are touched now, not in the first step; and whoever reads what nobody wrote reads
- * NaN. */
+/* Room for at least `bytes`. The old memory goes first: nobody needs what is in it, and both together would be the most
+ * that a run ever takes. Pages are touched now, not in the first step; and whoever reads what nobody wrote reads NaN. */
 static pd_status grow(pd_workspace *w, size_t bytes, pd_err *err)
 {
-    void *memory;
     if (bytes <= w->bytes) return PD_OK;
-    PD_TRY(w->device->alloc(w->device, &memory, bytes, err));
-    const pd_status status = w->device->fill(w->device, memory, 0xff, bytes, err);
-    if (status != PD_OK) {
-        w->device->release(w->device, memory);
-        return status;
-    }
     if (w->memory) w->device->release(w->device, w->memory);
-    w->memory = memory;
-    w->bytes = bytes;
-    return PD_OK;
+    w->memory = NULL;
+    w->bytes = 0;
+    PD_TRY(w->device->alloc(w->device, &w->memory, bytes, err));
+    const pd_status status = w->device->fill(w->device, w->memory, 0xff, bytes, err);
+    if (status == PD_OK) {
+        w->bytes = bytes;
+        return PD_OK;
+    }
+    w->device->release(w->device, w->memory);
+    w->memory = NULL;
+    return status;
 }
 
 pd_status pd_workspace_new(pd_workspace **out, pd_device *device, pd_err *err)
@@ -700,6 +701,7 @@ static uintptr_t input_places(const pd_plan *plan)
 pd_status pd_plan_forward(pd_plan *plan, pd_err *err)
 {
     const pd_run run = {.device = plan->device, .constants = plan->stale};
+    PD_TRY(grow(plan->workspace, plan->bytes, err)); /* where another plan had no memory to make it grow */
     if (plan->placed != plan->workspace->memory) assign_addresses(plan); /* another plan made it grow */
     for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next)
         if (!v->node && !v->param && !v->data && pd_shape_size(v->shape))
@@ -715,6 +717,8 @@ pd_status pd_plan_forward(pd_plan *plan, pd_err *err)
 pd_status pd_plan_backward(pd_plan *plan, bool accumulate, pd_err *err)
 {
     if (plan->mode != PD_PLAN_TRAIN) return PD_FAIL(err, PD_EINVAL, "this plan was made for inference");
+    if (plan->placed != plan->workspace->memory)
+        return PD_FAIL(err, PD_EINVAL, "what the forward run left is gone: another plan was made since");
     const pd_run run = {.device = plan->device, .accumulate = accumulate};
     const pd_params *params = pd_tape_params(plan->tape);
     if (!accumulate) pd_params_tell(params, NULL);

@@ -25,7 +25,7 @@ typedef enum pd_plan_mode {
 } pd_plan_mode;
 
 /* Memory that several plans use in turn (one per input shape): as large as the largest needs. What one plan left in it
- * is gone when another runs. */
+ * is gone when another is made or runs. */
 typedef struct pd_workspace pd_workspace;
 pd_status pd_workspace_new(pd_workspace **out, pd_device *device, pd_err *err);
 void pd_workspace_free(pd_workspace *workspace); /* after the plans that use it; NULL allowed */

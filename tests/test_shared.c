@@ -14,19 +14,22 @@ static pd_err err;
 
 static struct {
     void *at[MOST];
-    size_t bytes[MOST], total;
+    size_t bytes[MOST], total, most; /* most: of total so far */
     int count;
+    size_t refuse; /* an allocation of so many bytes or more fails; 0: none */
     pd_status (*alloc)(pd_device *, void **, size_t, pd_err *);
     void (*release)(pd_device *, void *);
 } counted;
 
 static pd_status count_alloc(pd_device *device, void **out, size_t bytes, pd_err *e)
 {
+    if (counted.refuse && bytes >= counted.refuse) return PD_FAIL(e, PD_ENOMEM, "refused");
     PD_TRY(counted.alloc(device, out, bytes, e));
     PD_CHECK(counted.count < MOST);
     counted.at[counted.count] = *out;
     counted.bytes[counted.count++] = bytes;
     counted.total += bytes;
+    if (counted.total > counted.most) counted.most = counted.total;
     return PD_OK;
 }
 
@@ -142,6 +145,41 @@ static void test_changed(void)
     pd_device_close(device);
 }
 
+/* A larger shape takes the place of a smaller one's memory: at no time there are both. Where it finds no room, the smaller
+ * one goes on. */
+static void test_growth(void)
+{
+    PD_ROW("growth");
+    pd_device *device = open_counted();
+    pd_classifier *c = new_model(device, "resnet18", 1);
+    float small[CLASSES], again[CLASSES], large[CLASSES];
+    pd_classified out;
+    run(c, 96, 96, small);
+    const size_t before = counted.total;
+    counted.most = 0;
+    run(c, 128, 128, large);
+    PD_CHECK(counted.total > before);
+    PD_CHECK_MSG(counted.most == counted.total, "%zu KiB in between, %zu KiB in the end", counted.most >> 10,
+                 counted.total >> 10);
+    run(c, 96, 96, again);
+    PD_CHECK(same(small, again));
+    pd_classifier_free(c);
+
+    c = new_model(device, "resnet18", 1);
+    run(c, 96, 96, again);
+    counted.refuse = 1 << 20; /* room for packed weights, not for a workspace */
+    PD_CHECK_FAILS(pd_classifier_run(c, PD_FORM_FUSED, pixels, 1, 128, 128, &out, &err), PD_ENOMEM, "refused");
+    PD_CHECK_FAILS(pd_classifier_run(c, PD_FORM_FUSED, pixels, 1, 96, 96, &out, &err), PD_ENOMEM, "refused");
+    counted.refuse = 0;
+    run(c, 96, 96, again);
+    PD_CHECK(same(small, again));
+    run(c, 128, 128, again);
+    PD_CHECK(same(large, again));
+    pd_classifier_free(c);
+    PD_CHECK(counted.total == 0 && !device->shared);
+    pd_device_close(device);
+}
+
 static void test_keys(void)
 {
     PD_ROW("keys");
@@ -173,5 +211,6 @@ int main(void)
     test_shapes("pd_a_resnet18");
     test_shapes("pd_b_resnet18");
     test_changed();
+    test_growth();
     return pd_test_end();
 }
