@@ -1,63 +1,36 @@
 #include "kernels/roi_align.h"
-#include "kernels/anchors.h"
+#include "kernels/roi_align_math.h"
+#include "kernels/roi_align_node.h"
 #include "kernels/simd.h"
 
 #include <string.h>
 
 #define MAX_BINS 64
-#define MAX_SAMPLES 65536 /* per bin and axis: a box so large is a constant to within float32 */
 
-enum { ROIS, N_ROIS, LEVELS };
-
-typedef struct roi_args {
-    int levels, stride[PD_MAX_LEVELS], h[PD_MAX_LEVELS], w[PD_MAX_LEVELS];
-    int n, m, c, size, ratio;
-    int longest; /* the longest side of a map */
-} roi_args;
-
-/* One axis of one box: the weights with which each bin reads the pixels first..first+count-1. */
+/* One axis of one box. */
 typedef struct axis {
-    int first[MAX_BINS], count[MAX_BINS];
+    pd_roi_span bin[MAX_BINS];
     int begin, end; /* all pixels read */
     float *weight;  /* (bins, longest) */
 } axis;
 
-static void fill_axis(axis *a, const roi_args *args, double start, double length, int pixels)
+static void fill_axis(axis *a, const roi_args *args, float lo, float hi, int stride, int pixels)
 {
-    const double bin = length / args->size;
-    double samples = args->ratio > 0 ? args->ratio : ceil(bin);
-    if (!(samples > 0)) samples = 0; /* inside out, or not a number */
-    if (samples > MAX_SAMPLES) samples = MAX_SAMPLES;
+    const pd_roi_axis line = pd_roi_axis_of(lo, hi, stride, args->size, args->ratio, pixels);
     a->begin = pixels;
     a->end = 0;
     for (int p = 0; p < args->size; p++) {
-        float *weight = a->weight + (size_t)p * (size_t)args->longest;
-        int lo = pixels, hi = 0; /* written so far: [lo, hi) */
-        for (int i = 0; i < (int)samples; i++) {
-            double at = start + p * bin + (i + 0.5) * bin / samples;
-            if (!(at >= -1 && at <= pixels)) continue;
-            if (at < 0) at = 0;
-            const int k = at >= pixels - 1 ? pixels - 1 : (int)at, next = k + 1 < pixels ? k + 1 : k;
-            for (; hi <= next; hi++) { /* clears what comes into the range */
-                if (lo == pixels) lo = hi = k;
-                weight[hi] = 0;
-            }
-            while (k < lo) weight[--lo] = 0;
-            const double share = next > k ? at - k : 0;
-            weight[k] += (float)((1 - share) / samples);
-            weight[next] += (float)(share / samples);
-        }
-        a->first[p] = lo;
-        a->count[p] = hi > lo ? hi - lo : 0;
-        if (a->count[p] && lo < a->begin) a->begin = lo;
-        if (a->count[p] && hi > a->end) a->end = hi;
+        const pd_roi_span s = pd_roi_bin(a->weight + (size_t)p * (size_t)args->longest, &line, p);
+        a->bin[p] = s;
+        if (s.count && s.first < a->begin) a->begin = s.first;
+        if (s.count && s.first + s.count > a->end) a->end = s.first + s.count;
     }
 }
 
 PD_INLINE float weight_at(const axis *a, const roi_args *args, int bin, int pixel)
 {
-    const int i = pixel - a->first[bin];
-    return i >= 0 && i < a->count[bin] ? a->weight[(size_t)bin * (size_t)args->longest + (size_t)pixel] : 0.f;
+    const int i = pixel - a->bin[bin].first;
+    return i >= 0 && i < a->bin[bin].count ? a->weight[(size_t)bin * (size_t)args->longest + (size_t)i] : 0.f;
 }
 
 PD_INLINE void add_scaled(float *restrict to, const float *restrict from, float scale, size_t n)
@@ -103,9 +76,8 @@ static void begin_cut(cut *c, const pd_node *node, size_t number, int thread)
     c->x.weight = (float *)node->scratch + (size_t)thread * scratch_floats(a);
     c->y.weight = c->x.weight + (size_t)a->size * (size_t)a->longest;
     c->row = c->y.weight + (size_t)a->size * (size_t)a->longest;
-    const double scale = 1.0 / a->stride[c->level];
-    fill_axis(&c->x, a, (double)roi.x1 * scale - 0.5, ((double)roi.x2 - (double)roi.x1) * scale, a->w[c->level]);
-    fill_axis(&c->y, a, (double)roi.y1 * scale - 0.5, ((double)roi.y2 - (double)roi.y1) * scale, a->h[c->level]);
+    fill_axis(&c->x, a, roi.x1, roi.x2, a->stride[c->level], a->w[c->level]);
+    fill_axis(&c->y, a, roi.y1, roi.y2, a->stride[c->level], a->h[c->level]);
 }
 
 static bool used(const pd_node *node, size_t number)
@@ -125,8 +97,8 @@ PD_CLONES static void gather(const pd_node *node, const cut *c, float *out)
         const float *line = map + (size_t)y * w * ch;
         memset(c->row, 0, row * sizeof *c->row);
         for (int q = 0; q < a->size; q++)
-            for (int i = 0; i < c->x.count[q]; i++) {
-                const int x = c->x.first[q] + i;
+            for (int i = 0; i < c->x.bin[q].count; i++) {
+                const int x = c->x.bin[q].first + i;
                 add_scaled(c->row + (size_t)q * ch, line + (size_t)x * ch, weight_at(&c->x, a, q, x), ch);
             }
         for (int p = 0; p < a->size; p++) {
@@ -187,8 +159,8 @@ PD_CLONES static void scatter(const pd_node *node, const cut *c, const float *dy
                 const size_t bin = (size_t)p * (size_t)a->size + (size_t)q;
                 if (weight != 0) add_scaled(c->row, dy + bin * ch + c0, weight, n);
             }
-            for (int i = 0; i < c->x.count[q]; i++) {
-                const int x = c->x.first[q] + i;
+            for (int i = 0; i < c->x.bin[q].count; i++) {
+                const int x = c->x.bin[q].first + i;
                 add_scaled(line + (size_t)x * ch, c->row, weight_at(&c->x, a, q, x), n);
             }
         }
@@ -245,7 +217,7 @@ static const char *fault(const roi_args *a, pd_value *const *level, const int *s
                          const pd_value *n_rois)
 {
     if (a->levels < 1 || a->levels > PD_MAX_LEVELS) return "1 to 8 levels are possible";
-    if (a->size < 1 || a->size > MAX_BINS || a->ratio < 0 || a->ratio > MAX_SAMPLES)
+    if (a->size < 1 || a->size > MAX_BINS || a->ratio < 0 || a->ratio > PD_ROI_MAX_SAMPLES)
         return "size: expected 1..64, ratio: expected 0 or more";
     if (rois->shape.rank != 3 || rois->shape.dim[2] != 4) return "boxes: expected (n, m, 4)";
     if (n_rois && (n_rois->dtype != PD_I32 || n_rois->shape.rank != 1 || n_rois->shape.dim[0] != a->n))

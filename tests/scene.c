@@ -179,7 +179,8 @@ static void compare(const scene_row *row, const outcome *want, outcome *got, con
             PD_CHECK_MSG(k == want->count[i], "result %d: number %zu is %d, expected %d", i, k, b[k], a[k]);
             continue;
         }
-        const double d = distance_above(want->result[i], got->result[i], want->count[i], want->count[i] == 1 ? 1 : 1e-12);
+        const double d =
+            distance_above(want->result[i], got->result[i], want->count[i], want->count[i] == 1 ? 1 : 1e-12);
         PD_CHECK_MSG(d <= forward, "result %d differs by %.3g of its size (allowed %.3g)", i, d, forward);
     }
     /* fp16 gradients carry the scale */

@@ -2,9 +2,11 @@
 #include "kernels/bce_loss.h"
 #include "kernels/box_loss.h"
 #include "kernels/focal_loss.h"
+#include "kernels/roi_align.h"
 #include "tests/scene.h"
 
 #include <math.h>
+#include <string.h>
 
 static pd_value *weights(scene *s, const char *name, int n)
 {
@@ -87,6 +89,33 @@ static void box_empty(scene *s, int variant)
     scene_loss(s, pd_box_loss(s->tape, &deltas, 1, box, match, gt, weights(s, "weight", n), &cfg), 1);
 }
 
+/* ---- roi_align ---- */
+
+/* 0: 16 channels, three levels; 1: 5 channels, a fixed number of samples, all boxes used; 2: more boxes than a block
+ * has threads, more channels than a slice, twice the same maps; 3: no boxes. */
+static void roi(scene *s, int variant)
+{
+    const int stride[] = {4, 8, 16}, n = 2, c = variant == 0 ? 16 : variant == 2 ? 264 : 5;
+    const int levels = variant == 2 ? 1 : 3, m = variant == 2 ? 300 : variant == 3 ? 0 : 9, size = variant == 2 ? 2 : 3;
+    pd_value *map[3];
+    for (int l = 0; l < levels; l++)
+        map[l] = scene_map(s->tape, pd_tape_name(s->tape, "map%d", l), n, variant == 2 ? 3 : 21 >> l,
+                           variant == 2 ? 5 : 30 >> l, c);
+    for (int k = 0; k < (variant == 2 ? 2 : 1); k++) {
+        scene_input *rois = scene_boxes(s, k ? "rois2" : "rois", PD_SHAPE(n, m, 4), variant == 2 ? 24 : 130);
+        scene_input *count = scene_ints(s, k ? "count2" : "count", PD_SHAPE(n), m / 2, m);
+        if (m) { /* beyond the map; inside out; far larger than the map; without size */
+            const float odd[4][4] = {{-40, -9, 5, 200}, {30, 30, 10, 50}, {-5000, -3000, 9000, 7000}, {17, 17, 17, 17}};
+            memcpy(rois->f, odd, sizeof odd);
+        }
+        pd_value *y = pd_roi_align(s->tape, map, stride, levels, rois->value, variant == 1 ? NULL : count->value, size,
+                                   variant == 1 ? 2 : 0);
+        pd_value *label = scene_ints(s, k ? "label2" : "label", PD_SHAPE(n * m, size * size), -1, c)->value;
+        scene_result(s, y);
+        scene_loss(s, pd_bce_loss(s->tape, &y, 1, label, weights(s, k ? "weight2" : "weight", n * m), c), 0.001);
+    }
+}
+
 static const scene_row rows[] = {
     {"focal_loss", focal, 0, 0}, /* vectors, several pieces */
     {"focal_loss", focal, 1, 0}, /* single logits, gamma 1.5 */
@@ -103,6 +132,10 @@ static const scene_row rows[] = {
     {"box_loss of nothing", box_empty, 0, 0},
     {"box_loss of nothing", box_empty, 1, 0},
     {"box_loss of nothing", box_empty, 2, 0},
+    {"roi_align", roi, 0, 0},
+    {"roi_align", roi, 1, 0},
+    {"roi_align", roi, 2, 0},
+    {"roi_align", roi, 3, 0},
 };
 
 const scene_family scenes_heads = {rows, sizeof rows / sizeof *rows};

@@ -21,6 +21,7 @@ extern const pd_kernel pd_cuda_match_targets;
 extern const pd_kernel pd_cuda_max_pool;
 extern const pd_kernel pd_cuda_mix_conv;
 extern const pd_kernel pd_cuda_proposals;
+extern const pd_kernel pd_cuda_roi_align;
 extern const pd_kernel pd_cuda_row_softmax;
 extern const pd_kernel pd_cuda_sample;
 extern const pd_kernel pd_cuda_softmax_ce;

@@ -33,6 +33,7 @@ static const struct {
     {"max_pool", &pd_cuda_max_pool},
     {"mix_conv", &pd_cuda_mix_conv},
     {"proposals", &pd_cuda_proposals},
+    {"roi_align", &pd_cuda_roi_align},
     {"row_softmax", &pd_cuda_row_softmax},
     {"sample", &pd_cuda_sample},
     {"softmax_ce", &pd_cuda_softmax_ce},
