@@ -10,6 +10,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Corners on a grid of halves; some boxes without area. */
 static scene_input *grid_boxes(scene *s, const char *name, pd_shape shape, int side)
@@ -61,19 +62,27 @@ static void assign(scene *s, int variant)
                                   pd_assign_cfg_roi(0.5f),
                                   {.pos = 0.5f, .neg = 0.25f, .low_quality = true, .border = -1},
                                   pd_assign_cfg_rpn()};
-    pd_value *gt = grid_boxes(s, "gt", PD_SHAPE(n, g, 4), 90)->value;
+    scene_input *gt = grid_boxes(s, "gt", PD_SHAPE(n, g, 4), 90);
     scene_input *n_gt = scene_ints(s, "n_gt", PD_SHAPE(n), 0, g);
     pd_value *boxes, *count = NULL, *sizes = NULL;
+    if (g) memcpy(gt->f + 8, gt->f, 4 * sizeof *gt->f); /* twins: the first one's, the last one's under low quality */
     n_gt->i[0] = g;
     n_gt->i[1] = 0;
     if (variant == 2 || variant == 3) {
-        boxes = grid_boxes(s, "boxes", variant == 2 ? PD_SHAPE(n, 301, 4) : PD_SHAPE(301, 4), 90)->value;
-        if (variant == 2) count = scene_ints(s, "count", PD_SHAPE(n), 0, 301)->value;
+        scene_input *all = grid_boxes(s, "boxes", variant == 2 ? PD_SHAPE(n, 301, 4) : PD_SHAPE(301, 4), 90);
+        memcpy(all->f, gt->f, 4 * sizeof *all->f);
+        boxes = all->value;
+        if (variant == 2) {
+            scene_input *counts = scene_ints(s, "count", PD_SHAPE(n), 0, 301);
+            counts->i[0] = 301;
+            count = counts->value;
+        }
     } else {
         boxes = pd_anchors(s->tape, &grid);
         sizes = image_sizes(s, n)->value;
     }
-    scene_result(s, pd_assign(s->tape, boxes, sizes ? &grid : NULL, count, gt, n_gt->value, sizes, &cfgs[variant]));
+    scene_result(s,
+                 pd_assign(s->tape, boxes, sizes ? &grid : NULL, count, gt->value, n_gt->value, sizes, &cfgs[variant]));
 }
 
 /* 0: positives and background boxes to choose from; 1: few positives; 2: all stay; 3: the first ones; 4: no boxes;
