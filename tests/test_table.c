@@ -94,6 +94,16 @@ int main(void)
     PD_CHECK(strstr(calls, " --set train.epochs=2"));
 
     put("calls", "");
+    pd_child_run(&c, &how, bin, "pd_table out --classes C --boxes B --configs configs --only PD-B --seeds 2");
+    PD_CHECK_INT(c.code, 0);
+    PD_CHECK_INT(pd_count_lines(c.out), 4);
+    PD_CHECK_MSG(strstr(c.out, "| RetinaNet, PD-B-ResNet-50 | 11.5 +- 0.5 |"), "printed: %s", c.out);
+    PD_CHECK_INT(lines_of("calls", calls, sizeof calls), 6);
+    PD_CHECK(!strstr(calls, "pd_a_resnet50"));
+    pd_child_run(&c, &how, bin, "pd_table out --classes C --boxes B --configs configs --only YOLO");
+    PD_CHECK_INT(c.code, 2);
+
+    put("calls", "");
     put("broken", "");
     pd_child_run(&c, &how, bin, "pd_table out --classes C --boxes B --configs configs");
     PD_CHECK_INT(c.code, 1);

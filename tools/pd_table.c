@@ -10,7 +10,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { STATS = 6, FAMILIES = 3, DETECTORS = 2, MOST_ARGS = 64, MOST_SEEDS = 16 };
+enum { STATS = 6, FAMILIES = 3, DETECTORS = 2, MOST_ARGS = 64, MOST_SEEDS = 16, TITLE = 64 };
 static const char *const stats[STATS] = {"AP", "AP50", "AP75", "APs", "APm", "APl"};
 
 static const struct {
@@ -22,7 +22,7 @@ static const struct {
 } detectors[DETECTORS] = {{"small_retina", "RetinaNet"}, {"small_cascade", "Cascade R-CNN"}};
 
 typedef struct options {
-    const char *classes, *boxes, *configs;
+    const char *classes, *boxes, *configs, *only;
     int depth, seeds, cls_epochs, det_epochs;
     int64_t seed;
 } options;
@@ -190,8 +190,23 @@ static void print_cell(const row *r, int stat, int seeds)
         printf(" %.1f +- %.1f |", 100 * sum / seeds, 50 * (high - low));
 }
 
+/* "RetinaNet, PD-A-ResNet-18". */
+static void row_title(char title[TITLE], const options *o, int detector, int family)
+{
+    snprintf(title, TITLE, "%s, %sResNet-%d", detectors[detector].title, families[family].title, o->depth);
+}
+
+/* Is this row wanted? */
+static bool chosen(const options *o, int detector, int family)
+{
+    char title[TITLE];
+    row_title(title, o, detector, family);
+    return !o->only || strstr(title, o->only);
+}
+
 static void print_table(const options *o, const row *rows)
 {
+    char title[TITLE];
     printf("| detector, backbone |");
     for (int i = 0; i < STATS; i++) printf(" %s |", stats[i]);
     printf("\n| --- |");
@@ -199,7 +214,9 @@ static void print_table(const options *o, const row *rows)
     printf("\n");
     for (int d = 0; d < DETECTORS; d++)
         for (int f = 0; f < FAMILIES; f++) {
-            printf("| %s, %sResNet-%d |", detectors[d].title, families[f].title, o->depth);
+            if (!chosen(o, d, f)) continue;
+            row_title(title, o, d, f);
+            printf("| %s |", title);
             for (int i = 0; i < STATS; i++) print_cell(&rows[d * FAMILIES + f], i, o->seeds);
             printf("\n");
         }
@@ -215,9 +232,11 @@ static pd_status run_all(job *j, pd_err *err)
         PD_TRY(pd_format(&arch[f], j->arena, err, "%sresnet%d", families[f].prefix, j->o->depth));
     for (int s = 0; s < j->o->seeds; s++) {
         const int64_t seed = j->o->seed + s;
-        for (int f = 0; f < FAMILIES; f++) PD_TRY(train_backbone(j, arch[f], seed, err));
+        for (int f = 0; f < FAMILIES; f++)
+            if (chosen(j->o, 0, f) || chosen(j->o, 1, f)) PD_TRY(train_backbone(j, arch[f], seed, err));
         for (int d = 0; d < DETECTORS; d++)
             for (int f = 0; f < FAMILIES; f++) {
+                if (!chosen(j->o, d, f)) continue;
                 PD_TRY(train_detector(j, d, arch[f], seed, err));
                 PD_TRY(read_best(rows[d * FAMILIES + f].ap[s], j, d, arch[f], seed, err));
             }
@@ -237,6 +256,7 @@ int main(int argc, char **argv)
         PD_OPT_INT(0, "det-epochs", "N", &o.det_epochs, 0, 100000, "of detectors (small_*.json: 12)"),
         PD_OPT_INT(0, "seeds", "N", &o.seeds, 1, MOST_SEEDS, "trainings of each row: mean and half the spread (1)"),
         PD_OPT_INT64(0, "seed", "N", &o.seed, 0, 9e15 - MOST_SEEDS, "the first (1)"),
+        PD_OPT_STRING(0, "only", "TEXT", &o.only, "only rows with TEXT in their title: \"RetinaNet, PD-A\""),
         PD_OPT_STRING(0, "configs", "DIR", &o.configs, "where small_*.json are"),
     };
     const pd_cli cli = {.program = "pd_table",
@@ -256,6 +276,12 @@ int main(int argc, char **argv)
     if (!o.classes || !o.boxes) {
         pd_cli_free(&args);
         return pd_cli_wrong(&cli, "--classes and --boxes are needed");
+    }
+    int rows = 0;
+    for (int i = 0; i < DETECTORS * FAMILIES; i++) rows += chosen(&o, i / FAMILIES, i % FAMILIES);
+    if (!rows) {
+        pd_cli_free(&args);
+        return pd_cli_wrong(&cli, "--only \"%s\": no row has that in its title", o.only);
     }
     bool bottleneck;
     if (!pd_depth_blocks(o.depth, &bottleneck)) {
