@@ -1,13 +1,7 @@
 #include "kernels/refine.h"
+#include "kernels/refine_node.h"
 
 #include <string.h>
-
-enum { ROIS, N_ROIS, DELTAS, DROP, SIZES, INPUTS };
-
-typedef struct refine_args {
-    pd_box_coder coder;
-    int n, m;
-} refine_args;
 
 static void refine_images(void *arg, size_t begin, size_t end, int thread)
 {

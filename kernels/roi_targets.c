@@ -1,13 +1,8 @@
 #include "kernels/roi_targets.h"
+#include "kernels/roi_targets_math.h"
+#include "kernels/roi_targets_node.h"
 
 #include <string.h>
-
-enum { PROPOSALS, N_PROPOSALS, GT, N_GT, DRAW, INPUTS };
-
-typedef struct roi_targets_args {
-    pd_roi_targets_cfg cfg;
-    int n, m, g;
-} roi_targets_args;
 
 static size_t align_up(size_t n)
 {
@@ -36,7 +31,7 @@ static void write_rows(const pd_node *node, size_t image, const int *match, int 
     size_t row = 0;
     for (int pass = 0; pass < 2; pass++)
         for (int i = 0; i < n; i++) {
-            if (pass == 0 ? match[i] < 0 : match[i] != PD_MATCH_BACKGROUND) continue;
+            if (pd_row_pass(match[i]) != pass) continue;
             rois[row] = i < n_gt ? gt[i] : proposals[i - n_gt];
             row_match[row] = match[i];
             from_gt[row++] = i < n_gt;
@@ -62,7 +57,7 @@ static pd_status fwd(pd_node *node, const pd_run *run, pd_err *err)
             return PD_FAIL(err, PD_EINVAL,
                            "image %d of the batch has %d ground truths and %d proposals, the room is %d and %d", i,
                            n_gt, m, a->g, a->m);
-        for (int k = 0; k < n_gt; k++) match[k] = gt[k].x2 > gt[k].x1 && gt[k].y2 > gt[k].y1 ? k : PD_MATCH_IGNORED;
+        for (int k = 0; k < n_gt; k++) match[k] = pd_own_match(gt[k], k);
         pd_assign_boxes(match + n_gt, (const pd_box *)node->in[PROPOSALS]->data + (size_t)i * (size_t)a->m, m, NULL,
                         NULL, gt, n_gt, &a->cfg.assign, assign_work, run->device->pool);
         pd_sample_matches(match, n_gt + m, &a->cfg.sample, (uint32_t)((const int *)node->in[DRAW]->data)[i], work);

@@ -2,7 +2,9 @@
 #include "kernels/bce_loss.h"
 #include "kernels/box_loss.h"
 #include "kernels/focal_loss.h"
+#include "kernels/refine.h"
 #include "kernels/roi_align.h"
+#include "kernels/roi_targets.h"
 #include "tests/scene.h"
 
 #include <math.h>
@@ -116,6 +118,47 @@ static void roi(scene *s, int variant)
     }
 }
 
+/* ---- roi_targets, refine ---- */
+
+/* 0: drawn; 1: the first, with low quality; 2: fewer candidates than rows; 3: no proposal; 4: no ground truth; 5: no
+ * image. */
+static void targets(scene *s, int variant)
+{
+    const int n = variant == 5 ? 0 : 3, m = variant == 3 ? 0 : variant == 2 ? 20 : 1500, g = variant == 4 ? 0 : 6;
+    pd_roi_targets_cfg cfg = {pd_assign_cfg_roi(0.3f), {64, 0.25f, variant == 1, 42, 1}};
+    cfg.assign.low_quality = variant == 1;
+    scene_input *gt = scene_boxes(s, "gt", PD_SHAPE(n, g, 4), 60);
+    if (gt->count) gt->f[2] = gt->f[0]; /* one without area */
+    scene_input *count = scene_ints(s, "count", PD_SHAPE(n), m / 2, m),
+                *n_gt = scene_ints(s, "n_gt", PD_SHAPE(n), 0, g);
+    if (n) n_gt->i[0] = g;
+    const pd_roi_targets_out out =
+        pd_roi_targets(s->tape, scene_boxes(s, "proposals", PD_SHAPE(n, m, 4), 60)->value, count->value, gt->value,
+                       n_gt->value, scene_ints(s, "draw", PD_SHAPE(n), 0, 1 << 20)->value, &cfg);
+    scene_result(s, out.rois);
+    scene_result(s, out.match);
+    scene_result(s, out.from_gt);
+    scene_result(s, out.count);
+}
+
+/* 0: rows of a linear layer, all stay; 1: offsets stored as maps, some are dropped; 2: inclusive corners; 3: no box; 4:
+ * no image. */
+static void refine(scene *s, int variant)
+{
+    const int n = variant == 4 ? 0 : 3, m = variant == 3 ? 0 : variant == 0 ? 1300 : 37;
+    const pd_box_coder coder = {{0.1f, 0.1f, 0.2f, 0.2f}, variant == 2};
+    pd_value *rois = scene_boxes(s, "rois", PD_SHAPE(n, m, 4), 90)->value;
+    pd_value *count = scene_ints(s, "count", PD_SHAPE(n), m / 3, m)->value;
+    pd_value *deltas = variant == 1   ? scene_map(s->tape, "deltas", n, m, 1, 4)
+                       : variant == 0 ? scene_rows(s->tape, "deltas", n * m, 4)
+                                      : scene_floats(s, "deltas", PD_SHAPE(n, m, 4), 9)->value;
+    pd_value *drop = variant ? scene_ints(s, "drop", PD_SHAPE(n, m), 0, 1)->value : NULL;
+    pd_value *sizes = scene_ints(s, "sizes", PD_SHAPE(n, 4), 50, 80)->value;
+    const pd_refined out = pd_refine(s->tape, rois, count, deltas, drop, sizes, &coder);
+    scene_result(s, out.boxes);
+    scene_result(s, out.count);
+}
+
 static const scene_row rows[] = {
     {"focal_loss", focal, 0, 0}, /* vectors, several pieces */
     {"focal_loss", focal, 1, 0}, /* single logits, gamma 1.5 */
@@ -136,6 +179,17 @@ static const scene_row rows[] = {
     {"roi_align", roi, 1, 0},
     {"roi_align", roi, 2, 0},
     {"roi_align", roi, 3, 0},
+    {"roi_targets", targets, 0, 0},
+    {"roi_targets", targets, 1, 0},
+    {"roi_targets", targets, 2, 0},
+    {"roi_targets", targets, 3, 0},
+    {"roi_targets", targets, 4, 0},
+    {"roi_targets", targets, 5, 0},
+    {"refine", refine, 0, 0},
+    {"refine", refine, 1, 0},
+    {"refine", refine, 2, 0},
+    {"refine", refine, 3, 0},
+    {"refine", refine, 4, 0},
 };
 
 const scene_family scenes_heads = {rows, sizeof rows / sizeof *rows};
