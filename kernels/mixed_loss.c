@@ -1,14 +1,9 @@
 #include "kernels/mixed_loss.h"
+#include "kernels/mixed_loss_math.h"
+#include "kernels/mixed_loss_node.h"
 #include "kernels/vecmath.h"
 
 #include <math.h>
-
-enum { LOGITS, CLASS_A, CLASS_B, SHARE };
-
-typedef struct mixed_args {
-    int rows, k;
-    pd_mixed_cfg cfg;
-} mixed_args;
 
 /* Kept from fwd to bwd: softmax(x)_c = exp(x_c - max) * inverse_sum. */
 typedef struct mixed_row {
@@ -34,14 +29,6 @@ static pd_status plan(pd_node *node, pd_device *device, pd_err *err)
     return PD_OK;
 }
 
-static float target(const mixed_args *m, int c, int a, int b, float share)
-{
-    float t = (c == a ? share : 0) + (c == b ? 1 - share : 0);
-    t = m->cfg.smoothing / (float)m->k + (1 - m->cfg.smoothing) * t;
-    if (m->cfg.kind == PD_MIXED_SIGMOID && m->cfg.threshold > 0) t = t > m->cfg.threshold;
-    return t;
-}
-
 /* log(1 + e^-|x|) + max(x, 0) */
 static double softplus(double x)
 {
@@ -63,17 +50,12 @@ static void forward_rows(void *arg, size_t begin, size_t end, int thread)
             if (x[c] > x[top]) top = c;
         for (int c = 0; c < m->k; c++) sum += exp((double)x[c] - (double)x[top]);
         for (int c = 0; c < m->k; c++) {
-            const double t = (double)target(m, c, a[r], b[r], share), v = (double)x[c];
+            const double t = (double)pd_mixed_target(&m->cfg, m->k, c, a[r], b[r], share), v = (double)x[c];
             loss += m->cfg.kind == PD_MIXED_SIGMOID ? softplus(v) - v * t : t * (log(sum) + (double)x[top] - v);
         }
         ((mixed_row *)j->node->saved)[r] = (mixed_row){x[top], (float)(1 / sum)};
         ((mixed_part *)j->node->scratch)[r] = (mixed_part){loss, top == (share >= 0.5f ? a[r] : b[r])};
     }
-}
-
-static double elements(const mixed_args *m)
-{
-    return m->cfg.kind == PD_MIXED_SIGMOID ? (double)m->rows * m->k : (double)m->rows;
 }
 
 static pd_status fwd(pd_node *node, const pd_run *run, pd_err *err)
@@ -95,7 +77,7 @@ static pd_status fwd(pd_node *node, const pd_run *run, pd_err *err)
         sum.loss += ((const mixed_part *)node->scratch)[r].loss;
         sum.correct += ((const mixed_part *)node->scratch)[r].correct;
     }
-    *(float *)node->out[0]->data = (float)(sum.loss / elements(m));
+    *(float *)node->out[0]->data = (float)(sum.loss / pd_mixed_terms(&m->cfg, m->rows, m->k));
     *(float *)node->out[1]->data = (float)sum.correct;
     return PD_OK;
 }
@@ -106,7 +88,7 @@ static void backward_rows(void *arg, size_t begin, size_t end, int thread)
     const mixed_args *m = j->node->args;
     const int *a = j->node->in[CLASS_A]->data, *b = j->node->in[CLASS_B]->data;
     const float share = *(const float *)j->node->in[SHARE]->data;
-    const float scale = j->node->out[0]->grad[0] / (float)elements(m);
+    const float scale = j->node->out[0]->grad[0] / (float)pd_mixed_terms(&m->cfg, m->rows, m->k);
     const int add = pd_adds_grad(j->node, LOGITS, j->run);
     (void)thread;
     for (size_t r = begin; r < end; r++) {
@@ -116,7 +98,7 @@ static void backward_rows(void *arg, size_t begin, size_t end, int thread)
         for (int c = 0; c < m->k; c++) {
             const float p = m->cfg.kind == PD_MIXED_SIGMOID ? 1 / (1 + pd_vec_exp(-x[c]))
                                                             : pd_vec_exp(x[c] - row->max) * row->inverse_sum;
-            const float g = scale * (p - target(m, c, a[r], b[r], share));
+            const float g = scale * (p - pd_mixed_target(&m->cfg, m->k, c, a[r], b[r], share));
             grad[c] = add ? grad[c] + g : g;
         }
     }
@@ -147,7 +129,7 @@ pd_value *pd_mixed_loss(pd_tape *tape, pd_value *logits, pd_value *a, pd_value *
     if (pd_tape_status(tape, NULL) != PD_OK) return dead;
     const pd_shape s = logits->shape;
     char text[64];
-    const bool classes = s.rank == 2 && a->dtype == PD_I32 && b->dtype == PD_I32 &&
+    const bool classes = s.rank == 2 && s.dim[1] > 0 && a->dtype == PD_I32 && b->dtype == PD_I32 &&
                          pd_shape_size(a->shape) == (size_t)s.dim[0] && pd_shape_size(b->shape) == (size_t)s.dim[0];
     if (!classes || pd_shape_size(share->shape) != 1 || share->dtype != PD_F32) {
         pd_tape_fail(tape, PD_EINVAL,

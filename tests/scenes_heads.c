@@ -2,6 +2,7 @@
 #include "kernels/bce_loss.h"
 #include "kernels/box_loss.h"
 #include "kernels/focal_loss.h"
+#include "kernels/mixed_loss.h"
 #include "kernels/refine.h"
 #include "kernels/roi_align.h"
 #include "kernels/roi_targets.h"
@@ -159,6 +160,30 @@ static void refine(scene *s, int variant)
     scene_result(s, out.count);
 }
 
+/* ---- mixed_loss ---- */
+
+/* 0: softmax; 1: sigmoids, targets beyond a threshold; 2: sigmoids, one class; 3: no row; 4: two losses of the same
+ * logits. */
+static void mixed(scene *s, int variant)
+{
+    static const pd_mixed_cfg cfg[] = {
+        {PD_MIXED_SOFTMAX, 0.1f, 0}, {PD_MIXED_SIGMOID, 0.1f, 0.2f}, {PD_MIXED_SIGMOID, 0, 0}};
+    const int n = variant == 3 ? 0 : 7, k = variant == 2 ? 1 : 300;
+    pd_value *x = n ? scene_rows(s->tape, "x", n, k) : scene_floats(s, "x", PD_SHAPE(n, k), 1)->value;
+    for (int i = 0; i < (variant == 4 ? 2 : 1); i++) {
+        scene_input *a = scene_ints(s, i ? "a2" : "a", PD_SHAPE(n), 0, k - 1),
+                    *b = scene_ints(s, i ? "b2" : "b", PD_SHAPE(n), 0, k - 1);
+        scene_input *share = scene_floats(s, i ? "share2" : "share", PD_SHAPE(1), 0);
+        pd_value *correct;
+        share->f[0] = variant == 1 ? 0.75f : 0.3f;
+        if (n) b->i[0] = a->i[0];
+        scene_loss(
+            s, pd_mixed_loss(s->tape, x, a->value, b->value, share->value, &cfg[variant < 3 ? variant : i], &correct),
+            1);
+        scene_result(s, correct);
+    }
+}
+
 static const scene_row rows[] = {
     {"focal_loss", focal, 0, 0}, /* vectors, several pieces */
     {"focal_loss", focal, 1, 0}, /* single logits, gamma 1.5 */
@@ -190,6 +215,11 @@ static const scene_row rows[] = {
     {"refine", refine, 2, 0},
     {"refine", refine, 3, 0},
     {"refine", refine, 4, 0},
+    {"mixed_loss", mixed, 0, 0},
+    {"mixed_loss", mixed, 1, 0},
+    {"mixed_loss", mixed, 2, 0},
+    {"mixed_loss", mixed, 3, 0},
+    {"mixed_loss", mixed, 4, 0},
 };
 
 const scene_family scenes_heads = {rows, sizeof rows / sizeof *rows};

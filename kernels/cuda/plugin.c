@@ -32,6 +32,7 @@ static const struct {
     {"match_targets", &pd_cuda_match_targets},
     {"max_pool", &pd_cuda_max_pool},
     {"mix_conv", &pd_cuda_mix_conv},
+    {"mixed_loss", &pd_cuda_mixed_loss},
     {"proposals", &pd_cuda_proposals},
     {"refine", &pd_cuda_refine},
     {"roi_align", &pd_cuda_roi_align},
