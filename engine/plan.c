@@ -1,42 +1,10 @@
 #include "engine/plan.h"
-#include "engine/shared.h"
 #include "engine/half.h"
+#include "engine/plan_layout.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-/* A piece of the workspace and the span of steps during which it must not be shared. Step i < T is node i's forward,
- * step 2T - 1 - i its backward. A buffer that lies in another one's memory has `in` set and no offset of its own. */
-typedef struct buffer {
-    size_t bytes, offset;
-    size_t inner; /* where it begins in `in` */
-    int start, end;
-    bool constant; /* lives in the plan's own memory, between runs too */
-    struct buffer *in;
-} buffer;
-
-typedef struct node_plan {
-    buffer saved, scratch_fwd, scratch_bwd;
-    void *fwd_scratch, *bwd_scratch;
-} node_plan;
-
-typedef struct value_plan {
-    buffer data, grad;
-    int users;       /* slots of nodes that read it */
-    bool trained;    /* something trainable lies in or below it, and a gradient can get there */
-    bool wants_grad; /* a backward run writes its gradient */
-    int last_writer; /* of a weight's gradient: the node that completes it */
-    bool mutable;    /* a buffer that an operation of this tape changes */
-    void *given;     /* device memory for what pd_plan_give brings; the plan's */
-    void *host;      /* what pd_plan_fetch fills; NULL on the CPU */
-} value_plan;
-
-/* A run that is replayed. Valid as long as the inputs lie where they lay. */
-typedef struct recording {
-    void *graph;
-    int plain_runs; /* since the last change of addresses */
-} recording;
 
 struct pd_workspace {
     pd_device *device;
@@ -44,289 +12,7 @@ struct pd_workspace {
     size_t bytes;
 };
 
-struct pd_plan {
-    pd_tape *tape;
-    pd_device *device;
-    pd_plan_mode mode;
-    pd_arena *arena;
-    pd_node **nodes;
-    int count;
-    node_plan *node;               /* (count) */
-    value_plan *value;             /* (values of the tape) */
-    pd_workspace *workspace, *own; /* own: the same, where the plan made it */
-    void *placed;                  /* the workspace's memory that addresses were given for */
-    pd_shared *constants; /* one block */
-    size_t bytes, constant_bytes, naive;
-    bool stale; /* constants must run */
-    pd_node_time *times;
-    recording graph[3]; /* forward, backward, backward that accumulates */
-    bool no_graphs;
-    uintptr_t inputs; /* where the inputs lay when graphs were recorded */
-};
-
-static bool has_bit(unsigned mask, int i)
-{
-    return i < 32 && (mask >> i & 1u);
-}
-
-/* Which values never change between runs: parameters that nobody trains, and what is computed from them alone. */
-static void find_constants(pd_plan *plan)
-{
-    for (int i = 0; i < plan->count; i++)
-        for (int k = 0; k < plan->nodes[i]->n_in && plan->nodes[i]->op->stateful; k++)
-            if (plan->nodes[i]->in[k]) plan->value[plan->nodes[i]->in[k]->id].mutable = true;
-    for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next)
-        v->constant = v->param && !plan->value[v->id].mutable &&
-                      (plan->mode == PD_PLAN_INFER || v->param->kind != PD_WEIGHT || !v->param->trainable);
-    for (int i = 0; i < plan->count; i++) {
-        pd_node *n = plan->nodes[i];
-        bool all = !n->op->stateful && n->n_in > 0;
-        for (int k = 0; k < n->n_in; k++) all = all && (!n->in[k] || n->in[k]->constant);
-        n->constant = all;
-        for (int k = 0; k < n->n_out; k++) n->out[k]->constant = all;
-    }
-}
-
-/* Which nodes run backward, and who sets and who adds each gradient. */
-static void find_gradients(pd_plan *plan)
-{
-    for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next) {
-        plan->value[v->id].trained =
-            plan->mode == PD_PLAN_TRAIN && v->param && v->param->trainable && v->param->kind == PD_WEIGHT;
-        plan->value[v->id].wants_grad = plan->mode == PD_PLAN_TRAIN && v->root;
-    }
-    for (int i = 0; i < plan->count; i++) {
-        const pd_node *n = plan->nodes[i];
-        bool any = false;
-        for (int k = 0; k < n->n_in; k++) any = any || (n->in[k] && plan->value[n->in[k]->id].trained);
-        for (int k = 0; k < n->n_out; k++) plan->value[n->out[k]->id].trained = any && n->op->differentiable;
-    }
-    for (int i = plan->count - 1; i >= 0; i--) {
-        pd_node *n = plan->nodes[i];
-        bool above = false, below = false;
-        for (int k = 0; k < n->n_out; k++)
-            above = above || (plan->value[n->out[k]->id].wants_grad && plan->value[n->out[k]->id].trained);
-        for (int k = 0; k < n->n_in; k++) below = below || (n->in[k] && plan->value[n->in[k]->id].trained);
-        n->backward = above && below && n->op->differentiable;
-        for (int k = 0; k < n->n_in; k++) {
-            n->grad_mode[k] = PD_GRAD_NONE;
-            if (!n->backward || !n->in[k] || !plan->value[n->in[k]->id].trained) continue;
-            value_plan *v = &plan->value[n->in[k]->id];
-            n->grad_mode[k] = v->wants_grad ? PD_GRAD_ADD : PD_GRAD_SET;
-            v->wants_grad = true;
-            v->last_writer = i;
-        }
-    }
-}
-
-static const pd_kernel *find_kernel(pd_device *device, const pd_op *op)
-{
-    if (op->kernel[device->kind] || !device->find) return op->kernel[device->kind];
-    return device->find(device, op->name);
-}
-
-/* How every value lies in memory. */
-static void choose_stores(pd_plan *plan)
-{
-    const pd_precision p = plan->device->precision;
-    const pd_store half = p == PD_FP16 ? PD_STORE_F16 : PD_STORE_BF16;
-    for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next) {
-        const bool map = v->dtype == PD_F32 && v->shape.rank == 4 && v->node && !v->node->op->makes_weights;
-        v->store = map && pd_precision_is_half(p) ? half : PD_STORE_32;
-        v->pitch = v->shape.rank ? v->shape.dim[v->shape.rank - 1] : 1;
-        v->host = NULL;
-    }
-}
-
-static pd_status plan_kernels(pd_plan *plan, pd_err *err)
-{
-    for (int i = 0; i < plan->count; i++) {
-        pd_node *n = plan->nodes[i];
-        n->kernel = find_kernel(plan->device, n->op);
-        n->keep_apart = n->join_outputs = false;
-        if (!n->kernel || !n->kernel->fwd || (n->backward && !n->kernel->bwd))
-            return PD_FAIL(err, PD_EDEVICE, "%s %s: has no %s %s", n->op->name, n->name, plan->device->name,
-                           n->kernel && n->kernel->fwd ? "backward" : "implementation");
-        n->saved_bytes = n->scratch_fwd = n->scratch_bwd = 0;
-        const pd_status status = n->kernel->plan ? n->kernel->plan(n, plan->device, err) : PD_OK;
-        if (status != PD_OK) return pd_err_context(err, "%s %s", n->op->name, n->name), status;
-    }
-    return PD_OK;
-}
-
-static void live(buffer *b, int step)
-{
-    if (step < b->start) b->start = step;
-    if (step > b->end) b->end = step;
-}
-
-static size_t value_bytes(const pd_value *v)
-{
-    return pd_shape_size(v->shape) * pd_store_bytes(v->store);
-}
-
-static void find_lifetimes(pd_plan *plan)
-{
-    const int last = 2 * plan->count;
-    for (int i = 0; i < plan->count; i++) {
-        pd_node *n = plan->nodes[i];
-        node_plan *np = &plan->node[i];
-        const int fwd = i, bwd = last - 1 - i;
-        np->saved = (buffer){.bytes = n->saved_bytes, .start = fwd, .end = n->backward ? bwd : fwd};
-        np->scratch_fwd = (buffer){.bytes = n->scratch_fwd, .start = fwd, .end = fwd};
-        np->scratch_bwd = (buffer){.bytes = n->backward ? n->scratch_bwd : 0, .start = bwd, .end = bwd};
-        for (int k = 0; k < n->n_out; k++) {
-            const pd_value *v = n->out[k];
-            buffer *b = &plan->value[v->id].data;
-            *b = (buffer){.bytes = value_bytes(v), .start = fwd, .end = fwd};
-            if (n->backward && has_bit(n->op->bwd_reads_out, k)) live(b, bwd);
-            if (v->keep) live(b, last);
-            b->constant = n->constant;
-            if (plan->value[v->id].wants_grad)
-                plan->value[v->id].grad = (buffer){.bytes = value_bytes(v), .start = bwd, .end = bwd};
-            if (v->root) live(&plan->value[v->id].grad, plan->count);
-        }
-        for (int k = 0; k < n->n_in; k++) {
-            if (!n->in[k]) continue;
-            value_plan *v = &plan->value[n->in[k]->id];
-            v->users++;
-            if (!n->in[k]->node) continue;
-            live(&v->data, fwd);
-            if (n->backward && has_bit(n->op->bwd_reads_in, k)) live(&v->data, bwd);
-            if (n->grad_mode[k] != PD_GRAD_NONE) live(&v->grad, bwd);
-        }
-    }
-}
-
-static buffer *home(buffer *b)
-{
-    while (b->in) b = b->in;
-    return b;
-}
-
-static void lay_into(buffer *b, buffer *host)
-{
-    live(home(host), b->start);
-    live(home(host), b->end);
-    b->in = host;
-}
-
-/* Outputs side by side: the first one's buffer holds all, the others begin inside its first pixel. */
-static void join(pd_plan *plan, const pd_node *n)
-{
-    value_plan *first = &plan->value[n->out[0]->id];
-    const size_t row = (size_t)n->out[0]->pitch * pd_store_bytes(n->out[0]->store);
-    first->data.bytes *= (size_t)n->n_out;
-    first->grad.bytes *= (size_t)n->n_out;
-    for (int k = 0; k < n->n_out; k++) {
-        value_plan *v = &plan->value[n->out[k]->id];
-        n->out[k]->pitch *= n->n_out;
-        if (k == 0) continue;
-        v->data.inner = (size_t)k * row;
-        lay_into(&v->data, &first->data);
-        v->grad.inner = (size_t)k * row;
-        if (v->grad.bytes) lay_into(&v->grad, &first->grad);
-    }
-}
-
-static bool grad_may_lie_over_data(const pd_plan *plan, const pd_value *v)
-{
-    const value_plan *vp = &plan->value[v->id];
-    return vp->users == 1 && vp->wants_grad && !v->keep && !v->constant && !has_bit(v->node->op->bwd_reads_out, v->slot);
-}
-
-/* Gradients written over the data they belong to, and outputs written over inputs that are used no more. */
-static void share_memory(pd_plan *plan)
-{
-    for (int i = 0; i < plan->count; i++)
-        if (plan->nodes[i]->join_outputs) join(plan, plan->nodes[i]);
-    for (int i = 0; i < plan->count; i++) {
-        pd_node *n = plan->nodes[i];
-        for (int k = 0; k < n->n_in; k++) {
-            pd_value *v = n->in[k];
-            if (!n->backward || !has_bit(n->op->grad_over_in, k) || n->grad_mode[k] != PD_GRAD_SET || !v->node)
-                continue;
-            const pd_node *maker = v->node;
-            bool may = grad_may_lie_over_data(plan, v);
-            if (maker->join_outputs) { /* all of them, or none: decided where the first one is met */
-                for (int o = 0; o < maker->n_out; o++) may = may && grad_may_lie_over_data(plan, maker->out[o]);
-                may = may && v->slot == 0;
-            }
-            if (may) lay_into(&plan->value[v->id].grad, &plan->value[v->id].data);
-        }
-    }
-    for (int i = 0; i < plan->count; i++) {
-        pd_node *n = plan->nodes[i];
-        pd_value *v = n->op->out_over_in ? n->in[n->op->out_over_in - 1] : NULL;
-        if (!v || !v->node || v->keep || v->constant || n->constant || value_bytes(v) != value_bytes(n->out[0]) ||
-            n->keep_apart || n->join_outputs || v->node->join_outputs)
-            continue;
-        int slots = 0; /* the same value as another input of this node too? */
-        for (int k = 0; k < n->n_in; k++) slots += n->in[k] == v;
-        if (slots == 1 && home(&plan->value[v->id].data)->end == i)
-            lay_into(&plan->value[n->out[0]->id].data, &plan->value[v->id].data);
-    }
-}
-
-static int by_size(const void *a, const void *b)
-{
-    const buffer *x = *(buffer *const *)a, *y = *(buffer *const *)b;
-    if (x->bytes != y->bytes) return x->bytes < y->bytes ? 1 : -1;
-    return (x->start > y->start) - (x->start < y->start);
-}
-
-static int by_offset(const void *a, const void *b)
-{
-    const buffer *x = *(buffer *const *)a, *y = *(buffer *const *)b;
-    return (x->offset > y->offset) - (x->offset < y->offset);
-}
-
-/* Greedy placement: the largest first, each at the lowest offset where it meets no living neighbour. */
-static pd_status place(pd_plan *plan, pd_err *err)
-{
-    const size_t room = 3 * (size_t)plan->count + 2 * (size_t)pd_tape_value_count(plan->tape);
-    buffer **list, **near;
-    PD_TRY(PD_ALLOC(&list, plan->arena, room, err));
-    PD_TRY(PD_ALLOC(&near, plan->arena, room, err));
-    size_t count = 0;
-    for (int i = 0; i < plan->count; i++) {
-        list[count++] = &plan->node[i].saved;
-        list[count++] = &plan->node[i].scratch_fwd;
-        list[count++] = &plan->node[i].scratch_bwd;
-    }
-    for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next) {
-        list[count++] = &plan->value[v->id].data;
-        list[count++] = &plan->value[v->id].grad;
-    }
-    size_t kept = 0;
-    for (size_t i = 0; i < count; i++) {
-        list[i]->bytes = (list[i]->bytes + PD_ALIGN - 1) / PD_ALIGN * PD_ALIGN;
-        plan->naive += list[i]->bytes;
-        if (list[i]->constant) {
-            list[i]->offset = plan->constant_bytes;
-            plan->constant_bytes += list[i]->bytes;
-        } else if (list[i]->bytes && !list[i]->in) {
-            list[kept++] = list[i];
-        }
-    }
-    qsort(list, kept, sizeof *list, by_size);
-    for (size_t i = 0; i < kept; i++) {
-        buffer *b = list[i];
-        size_t n = 0;
-        for (size_t j = 0; j < i; j++)
-            if (list[j]->start <= b->end && b->start <= list[j]->end) near[n++] = list[j];
-        qsort(near, n, sizeof *near, by_offset);
-        b->offset = 0;
-        for (size_t j = 0; j < n; j++) {
-            if (near[j]->offset >= b->offset + b->bytes) break;
-            if (near[j]->offset + near[j]->bytes > b->offset) b->offset = near[j]->offset + near[j]->bytes;
-        }
-        if (b->offset + b->bytes > plan->bytes) plan->bytes = b->offset + b->bytes;
-    }
-    return PD_OK;
-}
-
-static void *address(const pd_plan *plan, buffer *b)
+static void *address(const pd_plan *plan, pd_buffer *b)
 {
     size_t inner = 0;
     for (; b->in; b = b->in) inner += b->inner;
@@ -338,7 +24,7 @@ static void forget_graphs(pd_plan *plan)
 {
     for (int i = 0; i < 3; i++) {
         if (plan->graph[i].graph) plan->device->graph_free(plan->device, plan->graph[i].graph);
-        plan->graph[i] = (recording){0};
+        plan->graph[i] = (pd_recording){0};
     }
 }
 
@@ -347,7 +33,7 @@ static void assign_addresses(pd_plan *plan)
     forget_graphs(plan);
     plan->placed = plan->workspace->memory;
     for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next) {
-        value_plan *vp = &plan->value[v->id];
+        pd_value_plan *vp = &plan->value[v->id];
         if (v->param) {
             v->data = v->param->data;
             v->grad = vp->wants_grad ? v->param->grad : NULL;
@@ -365,7 +51,8 @@ static void assign_addresses(pd_plan *plan)
 }
 
 /* Room for at least `bytes`. The old memory goes first: nobody needs what is in it, and both together would be the most
- * that a run ever takes. Pages are touched now, not in the first step; and whoever reads what nobody wrote reads NaN. */
+ * that a run ever takes. Pages are touched now, not in the first step; and whoever reads what nobody wrote reads NaN.
+ */
 static pd_status grow(pd_workspace *w, size_t bytes, pd_err *err)
 {
     if (bytes <= w->bytes) return PD_OK;
@@ -402,24 +89,6 @@ void pd_workspace_free(pd_workspace *w)
 size_t pd_workspace_bytes(const pd_workspace *w)
 {
     return w->bytes;
-}
-
-/* Where every buffer is to lie: everything that needs no memory yet. */
-static pd_status lay_out(pd_plan *plan, pd_err *err)
-{
-    PD_TRY(pd_tape_status(plan->tape, err));
-    plan->count = pd_tape_node_count(plan->tape);
-    PD_TRY(PD_ALLOC(&plan->nodes, plan->arena, (size_t)plan->count, err));
-    PD_TRY(PD_ALLOC(&plan->node, plan->arena, (size_t)plan->count, err));
-    PD_TRY(PD_ALLOC(&plan->value, plan->arena, (size_t)pd_tape_value_count(plan->tape), err));
-    for (pd_node *n = pd_tape_nodes(plan->tape); n; n = n->next) plan->nodes[n->id] = n;
-    find_constants(plan);
-    find_gradients(plan);
-    choose_stores(plan);
-    PD_TRY(plan_kernels(plan, err));
-    find_lifetimes(plan);
-    share_memory(plan);
-    return place(plan, err);
 }
 
 /* Adds bytes to the key, or only counts them (key NULL). */
@@ -472,7 +141,7 @@ static pd_status build(pd_plan *plan, pd_err *err)
         if (v->param && v->param->trainable && plan->mode == PD_PLAN_TRAIN && !v->param->grad)
             return PD_FAIL(err, PD_EINVAL, "%s: parameters were allocated without gradients", v->name);
     }
-    PD_TRY(lay_out(plan, err));
+    PD_TRY(pd_plan_lay_out(plan, err));
     PD_TRY(grow(plan->workspace, plan->bytes, err));
     if (plan->constant_bytes) PD_TRY(share_constants(plan, err));
     assign_addresses(plan);
@@ -519,7 +188,7 @@ pd_status pd_plan_measure(size_t *bytes, pd_tape *tape, pd_device *device, pd_pl
 {
     pd_plan *plan;
     PD_TRY(new_plan(&plan, tape, device, mode, err));
-    const pd_status status = lay_out(plan, err);
+    const pd_status status = pd_plan_lay_out(plan, err);
     if (status == PD_OK) *bytes = pd_plan_bytes(plan);
     pd_plan_free(plan);
     return status;
@@ -553,7 +222,7 @@ void pd_plan_bind(pd_value *input, void *data)
 pd_status pd_plan_give(pd_plan *plan, pd_value *input, const void *data, pd_err *err)
 {
     pd_device *d = plan->device;
-    const size_t bytes = value_bytes(input);
+    const size_t bytes = pd_value_bytes(input);
     if (d->kind == PD_CPU || !bytes) {
         input->data = (void *)(uintptr_t)data; /* inputs are read only */
         return PD_OK;
@@ -644,7 +313,8 @@ static pd_status forward_loop(pd_plan *plan, const pd_run *run, pd_err *err)
 static void tell_complete(const pd_plan *plan, const pd_node *n)
 {
     for (int k = 0; k < n->n_in; k++) {
-        if (n->grad_mode[k] == PD_GRAD_NONE || !n->in[k]->param || plan->value[n->in[k]->id].last_writer != n->id) continue;
+        if (n->grad_mode[k] == PD_GRAD_NONE || !n->in[k]->param || plan->value[n->in[k]->id].last_writer != n->id)
+            continue;
         bool again = false; /* the same weight in a later slot? */
         for (int j = k + 1; j < n->n_in; j++) again = again || n->in[j] == n->in[k];
         if (!again) pd_params_tell(pd_tape_params(plan->tape), n->in[k]->param);
@@ -667,7 +337,7 @@ static pd_status backward_loop(pd_plan *plan, const pd_run *run, pd_err *err)
 
 typedef pd_status (*loop_fn)(pd_plan *plan, const pd_run *run, pd_err *err);
 
-static pd_status run_loop(pd_plan *plan, recording *r, loop_fn loop, const pd_run *run, pd_err *err)
+static pd_status run_loop(pd_plan *plan, pd_recording *r, loop_fn loop, const pd_run *run, pd_err *err)
 {
     pd_device *d = plan->device;
     if (!d->graph_begin || plan->no_graphs || plan->times || run->constants) return loop(plan, run, err);
