@@ -18,4 +18,11 @@ PD_HD uint64_t pd_score_order(float score, int index)
     return (uint64_t)pd_score_key(score) << 32 | (uint32_t)index;
 }
 
+/* The score (0 for -0) of an order. */
+PD_HD float pd_order_score(uint64_t order)
+{
+    const uint32_t key = (uint32_t)(order >> 32);
+    return pd_bits_float(key >> 31 ? key : ~key & 0x7fffffffu);
+}
+
 #endif

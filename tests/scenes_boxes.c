@@ -3,6 +3,7 @@
 #include "kernels/anchors.h"
 #include "kernels/assign.h"
 #include "kernels/conv.h"
+#include "kernels/detections.h"
 #include "kernels/proposals.h"
 #include "kernels/sample.h"
 #include "kernels/targets.h"
@@ -157,15 +158,108 @@ static void proposals(scene *s, int variant)
     scene_result(s, out.count);
 }
 
+/* ---- detections ---- */
+
+static pd_value *image_scales(scene *s, int n)
+{
+    scene_input *in = scene_floats(s, "scales", PD_SHAPE(n, 3), 1);
+    for (int i = 0; i < n; i++) {
+        in->f[3 * i] = 1.5f;
+        in->f[3 * i + 1] = 1.25f + (float)i;
+        in->f[3 * i + 2] = (float)(i % 2); /* mirrored */
+    }
+    return in->value;
+}
+
+static void detections_result(scene *s, const pd_detections_out *out)
+{
+    scene_result(s, out->box);
+    scene_result(s, out->score);
+    scene_result(s, out->label);
+    scene_result(s, out->count);
+}
+
+static pd_detections_cfg detections_cfg(int variant)
+{
+    return (pd_detections_cfg){.pre_nms = variant == 3 ? 2000 : 60,
+                               .score_thresh = variant == 2 ? 0.99f : 0.3f,
+                               .nms = {.iou = 0.5f, .exact = variant == 1, .max_keep = variant == 0 ? 30 : 300},
+                               .coder = {{0.5f, 0.5f, 0.5f, 0.5f}, 0}};
+}
+
+/* 0: levels cut and entire, boxes moved by class, more found than kept; 1: classes compared, all kept; 2: hardly a
+ * candidate; 3: one class, nothing is cut. */
+static void dense_detections(scene *s, int variant)
+{
+    const int n = 3, k = variant == 3 ? 1 : variant == 1 ? 3 : 8;
+    const pd_anchor_cfg kind = pd_anchor_cfg_rpn();
+    const pd_anchor_grid grid = pyramid(&kind, 0);
+    const pd_detections_cfg cfg = detections_cfg(variant);
+    pd_value *logits[3], *deltas[3];
+    for (int l = 0; l < 3; l++) {
+        logits[l] = exact_map(s, pd_tape_name(s->tape, "logits%d", l), n, grid.h[l], grid.w[l], 3 * k, -120, 100);
+        deltas[l] = exact_map(s, pd_tape_name(s->tape, "deltas%d", l), n, grid.h[l], grid.w[l], 12, -24, 24);
+    }
+    pd_value *sizes = image_sizes(s, n)->value;
+    const pd_detections_out out =
+        pd_dense_detections(s->tape, &grid, logits, deltas, k, sizes, image_scales(s, n), &cfg);
+    detections_result(s, &out);
+}
+
+/* 0: three stages; 1: one, classes compared; 2: boxes of classes; 3: no row is used. */
+static void roi_detections(scene *s, int variant)
+{
+    const int n = 3, m = 70, k = 5, stages = variant == 0 ? 3 : 1;
+    pd_detections_cfg cfg = detections_cfg(variant == 2 ? 0 : variant);
+    pd_value *logits[3];
+    cfg.score_thresh = 0.05f;
+    for (int i = 0; i < stages; i++) {
+        scene_input *x = scene_floats(s, pd_tape_name(s->tape, "logits%d", i), PD_SHAPE(n * m, k + 1), 1);
+        for (size_t c = 0; c < x->count; c++) x->f[c] = floorf(2 * x->f[c]); /* many equal */
+        logits[i] = x->value;
+    }
+    pd_value *boxes = grid_boxes(s, "boxes", PD_SHAPE(n, m, 4), 26)->value; /* within every image */
+    pd_value *deltas = variant == 2 ? scene_floats(s, "deltas", PD_SHAPE(n * m, 4 * k), 1)->value : NULL;
+    scene_input *count = scene_ints(s, "count", PD_SHAPE(n), 0, variant == 3 ? 0 : m);
+    pd_value *sizes = image_sizes(s, n)->value;
+    if (variant < 3) count->i[0] = m;
+    const pd_detections_out out =
+        pd_roi_detections(s->tape, logits, stages, boxes, deltas, count->value, k, sizes, image_scales(s, n), &cfg);
+    detections_result(s, &out);
+}
+
 static const scene_row rows[] = {
-    {"anchors", anchors, 0, 0},     {"anchors", anchors, 1, 0},     {"assign", assign, 0, 0},
-    {"assign", assign, 1, 0},       {"assign", assign, 2, 0},       {"assign", assign, 3, 0},
-    {"assign", assign, 4, 0},       {"sample", sample, 0, 0},       {"sample", sample, 1, 0},
-    {"sample", sample, 2, 0},       {"sample", sample, 3, 0},       {"sample", sample, 4, 0},
-    {"sample", sample, 5, 0},       {"targets", targets, 0, 0},     {"targets", targets, 1, 0},
-    {"targets", targets, 2, 0},     {"targets", targets, 3, 0},     {"targets", targets, 4, 0},
-    {"proposals", proposals, 0, 0}, {"proposals", proposals, 1, 0}, {"proposals", proposals, 2, 0},
-    {"proposals", proposals, 3, 0}, {"proposals", proposals, 4, 0},
+    {"anchors", anchors, 0, 0},
+    {"anchors", anchors, 1, 0},
+    {"assign", assign, 0, 0},
+    {"assign", assign, 1, 0},
+    {"assign", assign, 2, 0},
+    {"assign", assign, 3, 0},
+    {"assign", assign, 4, 0},
+    {"sample", sample, 0, 0},
+    {"sample", sample, 1, 0},
+    {"sample", sample, 2, 0},
+    {"sample", sample, 3, 0},
+    {"sample", sample, 4, 0},
+    {"sample", sample, 5, 0},
+    {"targets", targets, 0, 0},
+    {"targets", targets, 1, 0},
+    {"targets", targets, 2, 0},
+    {"targets", targets, 3, 0},
+    {"targets", targets, 4, 0},
+    {"proposals", proposals, 0, 0},
+    {"proposals", proposals, 1, 0},
+    {"proposals", proposals, 2, 0},
+    {"proposals", proposals, 3, 0},
+    {"proposals", proposals, 4, 0},
+    {"dense_detections", dense_detections, 0, 0},
+    {"dense_detections", dense_detections, 1, 0},
+    {"dense_detections", dense_detections, 2, 0},
+    {"dense_detections", dense_detections, 3, 0},
+    {"roi_detections", roi_detections, 0, 0},
+    {"roi_detections", roi_detections, 1, 0},
+    {"roi_detections", roi_detections, 2, 0},
+    {"roi_detections", roi_detections, 3, 0},
 };
 
 const scene_family scenes_boxes = {rows, sizeof rows / sizeof *rows};

@@ -1,4 +1,5 @@
 #include "kernels/cuda/proposals.h"
+#include "kernels/cuda/levels.h"
 #include "kernels/cuda/ops.h"
 #include "kernels/proposals_node.h"
 
@@ -22,11 +23,8 @@ static pd_status plan(pd_node *node, pd_device *device, pd_err *err)
 {
     const pd_proposals_shape s = shape_of(node);
     (void)device;
-    for (int i = HEADS; i < node->n_in; i++)
-        if (node->in[i]->store != node->in[HEADS]->store)
-            return PD_FAIL(err, PD_EINVAL, "proposals: logits and offsets must be stored alike");
     node->scratch_fwd = pd_proposals_bytes(&s);
-    return PD_OK;
+    return pd_cuda_one_store(node, HEADS, node->n_in - HEADS, err);
 }
 
 static pd_status fwd(pd_node *node, const pd_run *run, pd_err *err)
