@@ -168,7 +168,7 @@ static void mixed(scene *s, int variant)
 {
     static const pd_mixed_cfg cfg[] = {
         {PD_MIXED_SOFTMAX, 0.1f, 0}, {PD_MIXED_SIGMOID, 0.1f, 0.2f}, {PD_MIXED_SIGMOID, 0, 0}};
-    const int n = variant == 3 ? 0 : 7, k = variant == 2 ? 1 : 300;
+    const int n = variant == 3 ? 0 : 40, k = variant == 2 ? 1 : variant == 1 ? 300 : 3;
     pd_value *x = n ? scene_rows(s->tape, "x", n, k) : scene_floats(s, "x", PD_SHAPE(n, k), 1)->value;
     for (int i = 0; i < (variant == 4 ? 2 : 1); i++) {
         scene_input *a = scene_ints(s, i ? "a2" : "a", PD_SHAPE(n), 0, k - 1),
