@@ -1,7 +1,7 @@
 /* Collectives of several processes: this program starts itself under mpirun, and each rank checks what it gets.
  *   test_comm            the parent: 1 (no mpirun), 2, 3 and 4 ranks; a rank that stops, dies, or comes too late
  *   test_comm --rank X   one rank of scenario X
- * ctest: slow */
+ * ctest: slow, shares */
 #include "backbones/layer.h"
 #include "engine/average.h"
 #include "engine/plan.h"

@@ -1,6 +1,6 @@
 /* Training by several processes: pd_cls_train and pd_det_train under mpirun with two ranks, one thread each, against
  * one. the same gradients and weights (SyncBN, PD-A and PD-B), the same losses, detections and AP; the same bits each
- * time; killed and stopped ranks; going on from a checkpoint, with as many ranks or with one. ctest: slow */
+ * time; killed and stopped ranks; going on from a checkpoint, with as many ranks or with one. ctest: slow, shares */
 #include "engine/file.h"
 #include "engine/log.h"
 #include "engine/safetensors.h"
