@@ -62,7 +62,7 @@ static inline double quantile(const samples *s, double q)
     return sorted[(int)(q * (s->n - 1) + 0.5)];
 }
 
-/* ---- company ----------------------------------------------------------------------------------------------------- */
+/* ---- company ---- */
 
 /* Seconds of processor time that the machine has spent so far, and that one process has (its threads included). */
 static inline double machine_busy(void)
@@ -128,7 +128,7 @@ static inline bool watch_keep(const watch *w, samples *s, bool last)
     return last;
 }
 
-/* ---- peers ------------------------------------------------------------------------------------------------------- */
+/* ---- peers ---- */
 
 typedef struct peer {
     const char *name;
@@ -230,7 +230,7 @@ static inline bool write_script(char *path, const char *text)
     return ok;
 }
 
-/* ---- the machine's limits ---------------------------------------------------------------------------------------- */
+/* ---- the machine's limits ---- */
 
 #if defined(__x86_64__)
 #define FMA_CHAINS(T, FMA, set)                                                                                        \

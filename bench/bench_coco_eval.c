@@ -114,7 +114,7 @@ static void run_peer(timing *t, const setting *s, int peer)
     if (run(t, argv, text, sizeof text) && (found = strstr(text, "AP="))) t->ap = strtod(found + 3, NULL);
 }
 
-/* ---- a set like val2017 ----------------------------------------------------------------------------------------- */
+/* ---- a set like val2017 ---- */
 
 static double draw(pd_rng *r, double low, double high)
 {
@@ -182,7 +182,7 @@ static void write_set(const setting *s, int images, int categories)
     fclose(dt);
 }
 
-/* ---- tables ----------------------------------------------------------------------------------------------------- */
+/* ---- tables ---- */
 
 static double megabytes(const char *path)
 {

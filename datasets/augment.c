@@ -17,8 +17,7 @@ static void swap(pd_image *a, pd_image *b)
     *b = t;
 }
 
-/* ---- tables: what becomes of every value, channel by channel
- * --------------------------------------------------------- */
+/* ---- tables: what becomes of every value, channel by channel ---- */
 
 static void look_up(pd_image *m, unsigned char lut[3][256])
 {
@@ -85,8 +84,7 @@ static void by_table(pd_image *m, pd_augment_op op, double value)
     look_up(m, lut);
 }
 
-/* ---- between the image and a poorer one
- * ------------------------------------------------------------------------------- */
+/* ---- between the image and a poorer one ---- */
 
 /* Pillow's Image.blend: from `from` (factor 0) to `to` (1) and beyond; float32, cut. */
 static unsigned char blend(int from, int to, float factor)
@@ -142,8 +140,7 @@ static pd_status sharpen(pd_image *m, pd_image *out, double value, pd_err *err)
     return PD_OK;
 }
 
-/* ---- shape
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- shape ---- */
 
 /* Where the output pixel's centre (x + 0.5, y + 0.5) is read: (a0 x + a1 y + a2, a3 x + a4 y + a5). */
 static pd_status affine(pd_image *m, pd_image *out, const double a[6], const unsigned char fill[3], pd_err *err)
@@ -214,8 +211,7 @@ pd_status pd_augment_one(pd_image *image, pd_image *spare, pd_augment_op op, dou
     }
 }
 
-/* ---- policies
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- policies ---- */
 
 /* How a strength, 0..1 of the policy's range, becomes the operation's value. */
 typedef struct choice {

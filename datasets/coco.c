@@ -8,8 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- records as the file has them ---------------------------------------------------------------------------------
- */
+/* ---- records as the file has them ---- */
 
 typedef struct image_record {
     int64_t id;
@@ -45,8 +44,7 @@ static bool grow(records *r, void *array, size_t *room, size_t need, size_t size
     return pd_grow(array, room, need, size, &err) == PD_OK || pd_js_fail_with(&r->json, &err);
 }
 
-/* ---- fields ---------------------------------------------------------------------------------------------------------
- */
+/* ---- fields ---- */
 
 static bool read_integer(pd_js *j, const char *what, int64_t *out)
 {
@@ -120,8 +118,7 @@ static bool read_bbox(pd_js *j, annotation_record *a)
     return true;
 }
 
-/* ---- records --------------------------------------------------------------------------------------------------------
- */
+/* ---- records ---- */
 
 /* Which of the needed fields a record had. */
 enum {
@@ -249,8 +246,7 @@ static pd_status read_file(records *r, pd_bytes file, const char *path, pd_err *
     return PD_OK;
 }
 
-/* ---- from records to the index --------------------------------------------------------------------------------------
- */
+/* ---- from records to the index ---- */
 
 /* An id with the position of its record, to sort and search. */
 typedef struct id_at {
@@ -435,8 +431,7 @@ pd_status pd_coco_open(pd_coco *out, const char *path, char *const *classes, int
     return status;
 }
 
-/* ---- questions ------------------------------------------------------------------------------------------------------
- */
+/* ---- questions ---- */
 
 ptrdiff_t pd_coco_find(const pd_coco *set, int64_t image_id)
 {

@@ -4,8 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* ---- letters --------------------------------------------------------------------------------------------------------
- */
+/* ---- letters ---- */
 
 enum { LETTER_W = 5, LETTER_H = 8, ADVANCE = 6 };
 
@@ -45,8 +44,7 @@ static const unsigned char font[95][LETTER_W] = {
     {0x00, 0x41, 0x36, 0x08, 0x00}, {0x08, 0x04, 0x08, 0x10, 0x08},
 };
 
-/* ---- areas ----------------------------------------------------------------------------------------------------------
- */
+/* ---- areas ---- */
 
 static int clamp(int v, int low, int high)
 {
@@ -82,8 +80,7 @@ static bool drawable(pd_box b)
     return !isnan(b.x1) && !isnan(b.y1) && !isnan(b.x2) && !isnan(b.y2) && b.x2 > b.x1 && b.y2 > b.y1;
 }
 
-/* ---- what the header offers
- * ------------------------------------------------------------------------------------------- */
+/* ---- what the header offers ---- */
 
 pd_color pd_class_color(int label)
 {

@@ -60,8 +60,7 @@ static void failure_init(failure *f, bool salvage)
     f->text[0] = '\0';
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------
- */
+/* ---- reading ---- */
 
 typedef struct reader {
     failure fail;
@@ -203,8 +202,7 @@ pd_status pd_jpeg_decode(pd_image *out, pd_rect *got, const pd_rect *want, pd_by
     return status;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------------
- */
+/* ---- writing ---- */
 
 typedef struct writer {
     failure fail;

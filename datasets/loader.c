@@ -79,8 +79,7 @@ pd_loader_config pd_loader_defaults(void)
         .transform = pd_transform_none(), .batch = 1, .world = 1, .ahead = 3, .bad_images = PD_BAD_DROP};
 }
 
-/* ---- workers ------------------------------------------------------------------------------------------------------
- */
+/* ---- workers ---- */
 
 static slot *slot_of(pd_loader *l, size_t batch)
 {
@@ -235,8 +234,7 @@ static void *worker_main(void *arg)
     return NULL;
 }
 
-/* ---- open and close -------------------------------------------------------------------------------------------------
- */
+/* ---- open and close ---- */
 
 static size_t count_samples(const pd_loader_config *c)
 {
@@ -447,8 +445,7 @@ void pd_loader_close(pd_loader *l)
     free(l);
 }
 
-/* ---- the consumer
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- the consumer ---- */
 
 size_t pd_loader_samples(const pd_loader *l)
 {

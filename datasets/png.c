@@ -48,8 +48,7 @@ static pd_status make_rows(job *j, const pd_image *image, pd_err *err)
     return PD_OK;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------
- */
+/* ---- reading ---- */
 
 /* libpng makes room for a whole chunk before it reads one: none up to the pixels may be longer than the file. */
 static pd_status check_chunks(pd_bytes file, pd_err *err)
@@ -136,8 +135,7 @@ pd_status pd_png_decode(pd_image *out, pd_bytes file, const pd_image_options *op
     return read_png(out, &h, &w, file, options, err);
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------------
- */
+/* ---- writing ---- */
 
 static pd_status write_all(job *j, FILE *to, const pd_image *image, pd_err *err)
 {

@@ -38,8 +38,7 @@ static pd_status carve(pd_transform_work *work, void **arrays[], const size_t by
     return PD_OK;
 }
 
-/* ---- triangle filter ----------------------------------------------------------------------------------------------
- */
+/* ---- triangle filter ---- */
 
 /* One axis: output i is the sum over k < count[i] of weight[i * most + k] * pixel[first[i] + k]. */
 typedef struct taps {
@@ -172,8 +171,7 @@ pd_status pd_resize_triangle(float *out, int out_h, int out_w, const pd_image *i
     return PD_OK;
 }
 
-/* ---- OpenCV's bilinear --------------------------------------------------------------------------------------------
- */
+/* ---- OpenCV's bilinear ---- */
 
 /* Both scales are exactly 2: the mean of 2x2. */
 static void halve(pd_image *out, const pd_image *image)

@@ -24,8 +24,7 @@ pd_status pd_sample_path(char *buffer, size_t size, const pd_loader_config *conf
     return PD_OK;
 }
 
-/* ---- classification -----------------------------------------------------------------------------------------------
- */
+/* ---- classification ---- */
 
 /* Resizes to bytes, augments those, normalises. The picture is used up. */
 static pd_status make_augmented(pd_sample *out, const pd_source *source, int at_x, int at_y, pd_area box, pd_rect bounds,
@@ -90,8 +89,7 @@ static pd_status make_crop(pd_sample *out, const pd_source *source, pd_bytes fil
     return PD_OK;
 }
 
-/* ---- whole pictures -------------------------------------------------------------------------------------------------
- */
+/* ---- whole pictures ---- */
 
 static pd_status check_annotated_size(const pd_image *picture, const pd_source *source, const pd_coco_photo *image,
                                       pd_bytes file, pd_err *err)
@@ -149,8 +147,7 @@ static pd_status make_whole(pd_sample *out, const pd_source *source, uint32_t i,
     return PD_OK;
 }
 
-/* ---- one sample -----------------------------------------------------------------------------------------------------
- */
+/* ---- one sample ---- */
 
 pd_status pd_sample_make(pd_sample *out, const pd_source *source, uint32_t i, uint32_t epoch, pd_sample_tools *tools,
                          pd_err *err)

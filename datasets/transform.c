@@ -4,8 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- settings -----------------------------------------------------------------------------------------------------
- */
+/* ---- settings ---- */
 
 static const pd_transform imagenet = {
     .kind = PD_TRANSFORM_NONE,
@@ -113,8 +112,7 @@ void pd_normalizer_init(pd_normalizer *out, const pd_transform *t)
     }
 }
 
-/* ---- geometry -----------------------------------------------------------------------------------------------------
- */
+/* ---- geometry ---- */
 
 pd_rect pd_random_crop(int h, int w, const double area[2], const double aspect[2], int tries, pd_rng *rng)
 {

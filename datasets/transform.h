@@ -54,7 +54,7 @@ pd_transform pd_transform_detect(bool train);
 /* PD_EINVAL with the setting and its value when one is impossible. */
 pd_status pd_transform_check(const pd_transform *t, pd_err *err);
 
-/* ---- the pieces ---------------------------------------------------------------------------------------------- */
+/* ---- the pieces ---- */
 
 /* Working memory of the functions below; begin with zeros, release with pd_transform_work_free. One per thread. */
 typedef struct pd_transform_work {

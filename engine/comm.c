@@ -145,8 +145,7 @@ pd_status pd_comm_of_device(pd_comm **out, pd_comm *host, pd_device *device, pd_
     return maker->open(out, host, device, err);
 }
 
-/* ---- who
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- who ---- */
 
 int pd_comm_rank(const pd_comm *comm)
 {
@@ -173,8 +172,7 @@ int pd_comm_machines(const pd_comm *comm)
     return comm ? comm->machines : 1;
 }
 
-/* ---- what
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- what ---- */
 
 pd_status pd_comm_watch(pd_comm *comm, double seconds, pd_lost_fn lost, void *arg, pd_err *err)
 {

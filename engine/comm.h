@@ -73,8 +73,7 @@ pd_status pd_comm_barrier(pd_comm *comm, pd_err *err);
 struct pd_device;
 pd_status pd_comm_of_device(pd_comm **out, pd_comm *host, struct pd_device *device, pd_err *err);
 
-/* ---- for implementations -------------------------------------------------------------------------------------------
- */
+/* ---- for implementations ---- */
 
 /* A process of the run, for messages. */
 typedef struct pd_peer {

@@ -92,8 +92,7 @@ static pd_status open_cpu(pd_device **out, int threads, pd_err *err)
     return PD_OK;
 }
 
-/* ---- plugins ------------------------------------------------------------------------------------------------------
- */
+/* ---- plugins ---- */
 
 #define PLUGIN_FILE "libparadise_cuda.so"
 
@@ -199,8 +198,7 @@ void pd_device_close(pd_device *device)
     free(device);
 }
 
-/* ---- precision ------------------------------------------------------------------------------------------------------
- */
+/* ---- precision ---- */
 
 static const char *const precision_names[] = {"fp32", "tf32", "fp16", "bf16"};
 

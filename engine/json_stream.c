@@ -34,7 +34,7 @@ void pd_js_strict(pd_js *j)
     j->strict = true;
 }
 
-/* ---- errors ----------------------------------------------------------------------------------------------------- */
+/* ---- errors ---- */
 
 bool pd_js_fail(pd_js *j, size_t offset, const char *fmt, ...)
 {
@@ -76,7 +76,7 @@ pd_status pd_js_error(const pd_js *j, pd_err *err)
     return j->err.code;
 }
 
-/* ---- scanning --------------------------------------------------------------------------------------------------- */
+/* ---- scanning ---- */
 
 static inline bool is_space(unsigned char c)
 {
@@ -187,7 +187,7 @@ static bool scan_string(pd_js *j, pd_js_text *out)
     return true;
 }
 
-/* ---- structure -------------------------------------------------------------------------------------------------- */
+/* ---- structure ---- */
 
 static inline bool in_array(const pd_js *j)
 {
@@ -285,7 +285,7 @@ pd_js_kind pd_js_peek(pd_js *j)
     }
 }
 
-/* ---- values ----------------------------------------------------------------------------------------------------- */
+/* ---- values ---- */
 
 bool pd_js_number(pd_js *j, pd_js_num *out)
 {
@@ -397,7 +397,7 @@ size_t pd_js_decode(pd_js_text text, char *out)
     return (size_t)(out - start);
 }
 
-/* ---- skipping --------------------------------------------------------------------------------------------------- */
+/* ---- skipping ---- */
 
 /* First quote or bracket at or after p. */
 static const unsigned char *next_mark(const unsigned char *p, const unsigned char *end)
@@ -507,7 +507,7 @@ bool pd_js_skip(pd_js *j)
     return kind == PD_JS_OBJECT || kind == PD_JS_ARRAY ? skip_nested(j) : skip_scalar(j);
 }
 
-/* ---- splitting -------------------------------------------------------------------------------------------------- */
+/* ---- splitting ---- */
 
 size_t pd_js_guess_record(const void *data, size_t size, size_t from)
 {

@@ -23,7 +23,7 @@ void pd_accumulate_scratch_free(pd_accumulate_scratch *s)
     free(s->need);
 }
 
-/* ---- sorting ---------------------------------------------------------------------------------------------------- */
+/* ---- sorting ---- */
 
 /* Stable, by key: insertion for short lists, else radix, 11 bits a pass; passes where all keys agree are left out,
  * which for scores that were single precision is half of them. */
@@ -82,7 +82,7 @@ pd_status pd_accumulate_sort(uint32_t *by_score, size_t *n, const pd_matched_lis
     return PD_OK;
 }
 
-/* ---- one area range and limit ----------------------------------------------------------------------------------- */
+/* ---- one area range and limit ---- */
 
 /* The sorted list without what is ignored at every threshold in this area. Returns its length; *most: its highest rank.
  */

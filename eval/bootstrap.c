@@ -115,7 +115,7 @@ static void resample(void *arg, size_t begin, size_t end, int thread)
     for (size_t i = 0; i < work->n_results; i++) measure(out + i * PD_COCO_METRICS, work, s, work->results[i]);
 }
 
-/* ---- setting up ------------------------------------------------------------------------------------------------- */
+/* ---- setting up ---- */
 
 static int find_threshold(const pd_coco_result *r, double threshold)
 {
@@ -179,7 +179,7 @@ static pd_status run(job *work, pd_pool *pool, pd_arena *arena, pd_err *err)
     return PD_OK;
 }
 
-/* ---- reading the resamples -------------------------------------------------------------------------------------- */
+/* ---- reading the resamples ---- */
 
 static int compare_doubles(const void *a, const void *b)
 {

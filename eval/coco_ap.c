@@ -72,7 +72,7 @@ static pd_status describe(evaluation *e, pd_err *err)
     return PD_OK;
 }
 
-/* ---- matching and accumulating ---------------------------------------------------------------------------------- */
+/* ---- matching and accumulating ---- */
 
 static pd_status make_scratch(evaluation *e, pd_err *err)
 {

@@ -46,7 +46,7 @@ pd_status pd_coco_check_syntax(const char *path, pd_err *err)
     return status;
 }
 
-/* ---- what the checks share -------------------------------------------------------------------------------------- */
+/* ---- what the checks share ---- */
 
 typedef struct {
     pd_coco_findings *findings;
@@ -118,7 +118,7 @@ static bool are_twins(const twin *a, const twin *b)
     return a->image == b->image && a->category == b->category && !memcmp(a->box, b->box, sizeof a->box);
 }
 
-/* ---- ground truth ----------------------------------------------------------------------------------------------- */
+/* ---- ground truth ---- */
 
 static int compare_names(const void *a, const void *b)
 {
@@ -277,7 +277,7 @@ pd_status pd_coco_check_gt(pd_coco_findings *findings, const pd_coco_gt *gt, pd_
     return check_unused(&c);
 }
 
-/* ---- detections ------------------------------------------------------------------------------------------------- */
+/* ---- detections ---- */
 
 static pd_status check_item(checking *c, const pd_coco_dt *dt, const pd_coco_item *item)
 {

@@ -24,7 +24,7 @@ pd_status pd_coco_object_fail(const pd_coco_gt *gt, size_t object, pd_err *err, 
                    pd_coco_raw_format(id, gt->ids[object], (const unsigned char *)""), text);
 }
 
-/* ---- putting it together ---------------------------------------------------------------------------------------- */
+/* ---- putting it together ---- */
 
 typedef struct {
     pd_coco_id id;
@@ -267,7 +267,7 @@ done:
     return status;
 }
 
-/* ---- masks ------------------------------------------------------------------------------------------------------ */
+/* ---- masks ---- */
 
 typedef struct {
     const pd_gt_reading *r;

@@ -119,7 +119,7 @@ int pd_coco_id_compare(pd_coco_id a, pd_coco_id b)
     return a.kind == PD_COCO_ID_WHOLE ? compare_mixed(a.whole, b.real) : -compare_mixed(b.whole, a.real);
 }
 
-/* ---- the table -------------------------------------------------------------------------------------------------- */
+/* ---- the table ---- */
 
 static uint64_t mix(uint64_t x)
 {

@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-/* ---- fields ----------------------------------------------------------------------------------------------------- */
+/* ---- fields ---- */
 
 pd_coco_field pd_coco_read_number(pd_js *j, double *out)
 {
@@ -79,7 +79,7 @@ done:
     return numbers && err.code == PD_OK ? PD_COCO_GOOD : PD_COCO_BAD;
 }
 
-/* ---- images and categories -------------------------------------------------------------------------------------- */
+/* ---- images and categories ---- */
 
 static bool read_text(pd_js *j, pd_js_text *out)
 {
@@ -162,7 +162,7 @@ static bool read_categories(pd_gt_reading *r, pd_js *j)
     return j->err.code == PD_OK;
 }
 
-/* ---- annotations ------------------------------------------------------------------------------------------------ */
+/* ---- annotations ---- */
 
 static void read_iscrowd(pd_js *j, pd_coco_object *o)
 {

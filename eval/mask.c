@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-/* ---- boxes and areas -------------------------------------------------------------------------------------------- */
+/* ---- boxes and areas ---- */
 
 /* Collects area and tight box of a mask run by run. */
 typedef struct {
@@ -68,7 +68,7 @@ void pd_mask_finish(pd_mask *mask)
     measure_end(&m, &mask->area, mask->box, &mask->empty_runs);
 }
 
-/* ---- text ------------------------------------------------------------------------------------------------------- */
+/* ---- text ---- */
 
 /* The next number; *at moves. False where the text is cut off, has a wrong character, or the number is out of range. */
 static inline bool next_number(const unsigned char **at, const unsigned char *end, int64_t *out)
@@ -143,7 +143,7 @@ pd_status pd_rle_unpack(pd_mask *mask, size_t *capacity, const pd_rle_text *text
     return PD_OK;
 }
 
-/* ---- polygons --------------------------------------------------------------------------------------------------- */
+/* ---- polygons ---- */
 
 #define SCALE 5.0
 
@@ -257,7 +257,7 @@ pd_status pd_mask_polygon(pd_mask *mask, size_t *capacity, const double *xy, siz
     return PD_OK;
 }
 
-/* ---- union ------------------------------------------------------------------------------------------------------ */
+/* ---- union ---- */
 
 /* A mask being read run by run, as COCO's API does it. */
 typedef struct {
@@ -307,7 +307,7 @@ uint32_t pd_mask_unite(uint32_t *ends, const pd_mask *a, const pd_mask *b)
     }
 }
 
-/* ---- overlap ---------------------------------------------------------------------------------------------------- */
+/* ---- overlap ---- */
 
 /* Ones from a cursor to the end of its mask. */
 static uint32_t ones_left(const cursor *c)

@@ -6,7 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* ---- parameters ------------------------------------------------------------------------------------------------- */
+/* ---- parameters ---- */
 
 static pd_status copy_list(void *out, const void *in, size_t n, size_t size, pd_arena *arena, pd_err *err)
 {
@@ -122,7 +122,7 @@ static pd_status fill_params(pd_coco_prepared *e, const pd_coco_params *params, 
     return PD_OK;
 }
 
-/* ---- what is evaluated ------------------------------------------------------------------------------------------ */
+/* ---- what is evaluated ---- */
 
 static pd_status choose_images(pd_coco_prepared *e, pd_err *err)
 {
@@ -233,7 +233,7 @@ static pd_status gather_boundaries(pd_coco_prepared *e, pd_err *err)
     return PD_OK;
 }
 
-/* ---- LVIS ------------------------------------------------------------------------------------------------------- */
+/* ---- LVIS ---- */
 
 /* The image has the category, or is known not to have it. */
 static bool is_federated(const pd_coco_prepared *e, const pd_coco_item *item)
@@ -283,7 +283,7 @@ static pd_status federate(const pd_coco_prepared *e, const pd_coco_item **items,
     return PD_OK;
 }
 
-/* ---- detections ------------------------------------------------------------------------------------------------- */
+/* ---- detections ---- */
 
 static int compare_blocks(const void *a, const void *b)
 {
@@ -548,7 +548,7 @@ static pd_status gather_objects(pd_coco_prepared *e, pd_err *err)
     return PD_OK;
 }
 
-/* ---- all of it -------------------------------------------------------------------------------------------------- */
+/* ---- all of it ---- */
 
 size_t pd_coco_first_place(const pd_coco_prepared *e, size_t class_index, uint32_t image)
 {

@@ -15,7 +15,7 @@ typedef struct {
     pd_coco_dt_options options;
 } reading;
 
-/* ---- one record ------------------------------------------------------------------------------------------------- */
+/* ---- one record ---- */
 
 /* A record's fields, before what it means is known. */
 typedef struct {
@@ -231,7 +231,7 @@ static void release_block(void *part)
     pd_arena_free(block->memory);
 }
 
-/* ---- the whole file --------------------------------------------------------------------------------------------- */
+/* ---- the whole file ---- */
 
 /* The first record decides what the file holds. j (a copy) stands before the array. */
 static pd_status find_kind(pd_coco_dt_kind *out, pd_js j, pd_err *err)
@@ -377,7 +377,7 @@ void pd_coco_dt_close(pd_coco_dt *dt)
     free(dt);
 }
 
-/* ---- from memory ------------------------------------------------------------------------------------------------ */
+/* ---- from memory ---- */
 
 pd_status pd_coco_dt_new(pd_coco_dt **out, const pd_coco_gt *gt, pd_err *err)
 {

@@ -14,7 +14,7 @@
 #include "engine/box.h"
 #include "eval/coco_gt.h"
 
-/* ---- detections to evaluate ------------------------------------------------------------------------------------- */
+/* ---- detections to evaluate ---- */
 
 typedef struct pd_coco_dt pd_coco_dt;
 
@@ -73,7 +73,7 @@ typedef struct pd_coco_dt_notes {
 } pd_coco_dt_notes;
 const pd_coco_dt_notes *pd_coco_dt_get_notes(const pd_coco_dt *dt);
 
-/* ---- writing results -------------------------------------------------------------------------------------------- */
+/* ---- writing results ---- */
 
 /* A results file being written; it appears under its name only when committed. One thread at a time. */
 typedef struct pd_results pd_results;

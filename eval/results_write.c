@@ -119,7 +119,7 @@ void pd_results_cancel(pd_results *r)
     free(r);
 }
 
-/* ---- what was added from memory --------------------------------------------------------------------------------- */
+/* ---- what was added from memory ---- */
 
 static int by_image(const void *a, const void *b)
 {

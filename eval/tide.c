@@ -40,7 +40,7 @@ const char *pd_tide_name(pd_tide_error error)
     return names[error];
 }
 
-/* ---- one image -------------------------------------------------------------------------------------------------- */
+/* ---- one image ---- */
 
 static const pd_coco_object *object_of(const tide *work, const pd_image_cell *cell, size_t g)
 {
@@ -151,7 +151,7 @@ static void visit(void *arg, const pd_image_cell *cell, int thread)
     for (size_t i = 0; i < cell->n; i++) judge(work, cell, i);
 }
 
-/* ---- AP with errors mended -------------------------------------------------------------------------------------- */
+/* ---- AP with errors mended ---- */
 
 /* A detection in the list of a category. */
 typedef struct {
@@ -268,7 +268,7 @@ static void mend_one(void *arg, size_t begin, size_t end, int thread)
     m->status[begin] = mend(m, (int)begin);
 }
 
-/* ---- all of it -------------------------------------------------------------------------------------------------- */
+/* ---- all of it ---- */
 
 static pd_status run(pd_tide *out, pd_coco_prepared *p, double foreground, double background, pd_err *err)
 {

@@ -76,7 +76,7 @@ static pd_status bn_plan(pd_node *node, pd_device *device, pd_err *err)
     return PD_OK;
 }
 
-/* ---- forward ----------------------------------------------------------------------------------------------------- */
+/* ---- forward ---- */
 
 typedef struct forward {
     const pd_node *node;
@@ -289,7 +289,7 @@ static pd_status bn_fwd(pd_node *node, const pd_run *run, pd_err *err)
     return PD_OK;
 }
 
-/* ---- backward ---------------------------------------------------------------------------------------------------- */
+/* ---- backward ---- */
 
 typedef struct backward {
     const pd_node *node;

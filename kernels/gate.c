@@ -47,7 +47,7 @@ pd_value *pd_row_softmax(pd_tape *t, pd_value *x)
     return pd_tape_add1(t, &softmax_op, "", 1, &x, x->shape, NULL, 0);
 }
 
-/* ---- excitation ----------------------------------------------------------------------------------------------------- */
+/* ---- excitation ---- */
 
 typedef struct excite {
     size_t n, h, w, c, mh, mw;

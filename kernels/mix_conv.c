@@ -109,7 +109,7 @@ static pd_status mix_plan(pd_node *node, pd_device *device, pd_err *err)
     return PD_OK;
 }
 
-/* ---- forward ----------------------------------------------------------------------------------------------------- */
+/* ---- forward ---- */
 
 typedef struct mixing {
     const float *kernels;
@@ -183,7 +183,7 @@ static pd_status mix_fwd(pd_node *node, const pd_run *run, pd_err *err)
     return PD_OK;
 }
 
-/* ---- backward (kernels that change) ------------------------------------------------------------------------------ */
+/* ---- backward (kernels that change) ---- */
 
 static void add_scaled(float *to, const float *from, float a, size_t n)
 {

@@ -40,8 +40,7 @@ pd_status pd_onednn_of(pd_onednn **out, pd_device *device, pd_err *err)
     return PD_OK;
 }
 
-/* ---- what differs between versions 2 and 3 -------------------------------------------------------------------------
- */
+/* ---- what differs between versions 2 and 3 ---- */
 
 #if DNNL_VERSION_MAJOR >= 3
 typedef const_dnnl_memory_desc_t md_ref;
@@ -160,8 +159,7 @@ static dnnl_status_t conv_desc(dnnl_primitive_desc_t *pd, dnnl_engine_t e, int d
 }
 #endif
 
-/* ---- primitives -----------------------------------------------------------------------------------------------------
- */
+/* ---- primitives ---- */
 
 const char *pd_prim_impl(const pd_prim *p)
 {

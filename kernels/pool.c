@@ -149,7 +149,7 @@ pd_value *pd_max_pool(pd_tape *t, pd_value *x, int size, int stride, int pad)
     return pd_tape_add1(t, &max_op, "", 1, &x, out, &args, sizeof args);
 }
 
-/* ---- global average ------------------------------------------------------------------------------------------------ */
+/* ---- global average ---- */
 
 PD_CLONES static void mean_images(void *arg, size_t begin, size_t end, int thread)
 {

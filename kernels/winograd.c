@@ -156,7 +156,7 @@ static float *local_memory(const work *a, int thread)
     return (float *)(void *)(a->local + (size_t)thread * a->local_bytes);
 }
 
-/* ---- every thread its own tiles ---------------------------------------------------------------------------------- */
+/* ---- every thread its own tiles ---- */
 
 static void make_all_kernels(void *arg, size_t begin, size_t end, int thread)
 {
@@ -181,7 +181,7 @@ static void own_blocks(void *arg, size_t begin, size_t end, int thread)
     }
 }
 
-/* ---- every thread its own panels --------------------------------------------------------------------------------- */
+/* ---- every thread its own panels ---- */
 
 static void transform_all(void *arg, size_t begin, size_t end, int thread)
 {
@@ -216,7 +216,7 @@ static void own_panels(void *arg, size_t begin, size_t end, int thread)
     }
 }
 
-/* ---- both -------------------------------------------------------------------------------------------------------- */
+/* ---- both ---- */
 
 static size_t aligned_bytes(size_t floats)
 {

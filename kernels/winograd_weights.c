@@ -109,7 +109,7 @@ static void finish(const work *a, int conv, size_t job, const float *sum)
                    a->add[conv]);
 }
 
-/* ---- groups of tiles --------------------------------------------------------------------------------------------- */
+/* ---- groups of tiles ---- */
 
 static void own_groups(void *arg, size_t begin, size_t end, int thread)
 {
@@ -158,7 +158,7 @@ static void add_groups(void *arg, size_t begin, size_t end, int thread)
     }
 }
 
-/* ---- waves of tiles ---------------------------------------------------------------------------------------------- */
+/* ---- waves of tiles ---- */
 
 /* Jobs are (panel of channels, block of the wave). */
 static void transform_inputs(void *arg, size_t begin, size_t end, int thread)
@@ -211,7 +211,7 @@ static void run_waves(work *a, pd_pool *pool)
     }
 }
 
-/* ---- both -------------------------------------------------------------------------------------------------------- */
+/* ---- both ---- */
 
 static size_t aligned_bytes(size_t floats)
 {

@@ -38,7 +38,7 @@ static const char oracle[] =
     "    except Exception as x:\n"
     "        print('error', type(x).__name__, flush=True)\n";
 
-/* ---- drawing a case --------------------------------------------------------------------------------------------- */
+/* ---- drawing a case ---- */
 
 typedef struct {
     pd_rng r;
@@ -246,7 +246,7 @@ static void draw_case(drawing *d, const char *gt, const char *dt)
     fclose(f);
 }
 
-/* ---- drawing options -------------------------------------------------------------------------------------------- */
+/* ---- drawing options ---- */
 
 /* What is asked for, for both sides; a list of length 0 is the default. */
 typedef struct {
@@ -350,7 +350,7 @@ static void draw_options(asked *o, drawing *d)
     append(o, "}");
 }
 
-/* ---- comparing -------------------------------------------------------------------------------------------------- */
+/* ---- comparing ---- */
 
 static void sum_array(char out[65], const pd_coco_result *r,
                       double (*get)(const pd_coco_result *, size_t, size_t, size_t, size_t, size_t))

@@ -432,7 +432,7 @@ static void test_rows(void)
     PD_ROW("");
 }
 
-/* ---- the text of a ground truth: the answers that coco_gt.h promises -------------------------------------------- */
+/* ---- the text of a ground truth: the answers that coco_gt.h promises ---- */
 
 static void test_text(void)
 {
@@ -492,7 +492,7 @@ static void test_text(void)
     PD_ROW("");
 }
 
-/* ---- options ---------------------------------------------------------------------------------------------------- */
+/* ---- options ---- */
 
 /* 101 detections of a cell: the best 100 count, whatever their order. */
 static void test_limit(void)

@@ -26,8 +26,7 @@ static double seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* ---- one rank
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- one rank ---- */
 
 /* What rank r brings at place i. */
 static float value_of(int r, size_t i)
@@ -249,8 +248,7 @@ static int rank_main(const char *scenario)
     return code;
 }
 
-/* ---- the parent
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- the parent ---- */
 
 static void test_alone(void)
 {

@@ -144,8 +144,7 @@ static void noise(float *out, size_t n, uint32_t key)
     for (size_t i = 0; i < n; i++) out[i] = (float)pd_rng_normal(&rng);
 }
 
-/* ---- classifiers --------------------------------------------------------------------------------------------------
- */
+/* ---- classifiers ---- */
 
 static void try_classifier(const char *name, const pd_cls_config *c)
 {
@@ -182,8 +181,7 @@ static void try_classifier(const char *name, const pd_cls_config *c)
     pd_classifier_free(net);
 }
 
-/* ---- detectors ----------------------------------------------------------------------------------------------------
- */
+/* ---- detectors ---- */
 
 static void try_detector(const char *name, const pd_det_config *c)
 {
@@ -248,8 +246,7 @@ static void try_detector(const char *name, const pd_det_config *c)
     pd_detector_free(d);
 }
 
-/* ---- files --------------------------------------------------------------------------------------------------------
- */
+/* ---- files ---- */
 
 /* A file is a detector's or a classifier's configuration; the other table does not take it. */
 static void try_file(const char *path, const char *name)

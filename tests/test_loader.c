@@ -92,8 +92,7 @@ static void collect(void *arg, const char *text)
     if (w->n < 20) snprintf(w->text[w->n++], sizeof w->text[0], "%s", text);
 }
 
-/* ---- classification -----------------------------------------------------------------------------------------------
- */
+/* ---- classification ---- */
 
 static void make_folder(const char *root, int spoiled)
 {
@@ -365,8 +364,7 @@ static void test_none(void)
     pd_image_free(&image);
 }
 
-/* ---- detection ------------------------------------------------------------------------------------------------------
- */
+/* ---- detection ---- */
 
 static pd_coco open_coco(const char *json)
 {

@@ -39,8 +39,7 @@ static bool fold(const char *fmt, ...)
     return done;
 }
 
-/* ---- a reader of protocol buffers
- * ------------------------------------------------------------------------------------- */
+/* ---- a reader of protocol buffers ---- */
 
 typedef struct message {
     const unsigned char *at, *end;
@@ -87,8 +86,7 @@ static bool is_text(message m, const char *text)
     return (size_t)(m.end - m.at) == strlen(text) && !memcmp(m.at, text, strlen(text));
 }
 
-/* ---- the graph
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- the graph ---- */
 
 enum { MAX_NAMES = 4096 };
 typedef struct names {
@@ -178,8 +176,7 @@ static void check_file(const expected *want)
     pd_file_unmap(&file);
 }
 
-/* ---- ONNX Runtime
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- ONNX Runtime ---- */
 
 static const char script[] =
     "import json, struct, sys\n"
@@ -218,8 +215,7 @@ static void check_run(const pd_st *golden)
     pd_arena_free(arena);
 }
 
-/* ---- networks
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- networks ---- */
 
 static pd_st *prepare_classifier(const char *file)
 {

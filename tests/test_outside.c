@@ -26,8 +26,7 @@ static bool run(const char *fmt, ...)
     return done;
 }
 
-/* ---- classifiers
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- classifiers ---- */
 
 static void write_classifier(const pd_st *golden, const char *branches)
 {
@@ -65,8 +64,7 @@ static void test_classifier(const char *file)
     pd_st_close(golden);
 }
 
-/* ---- detectors
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- detectors ---- */
 
 static void test_detector(const char *file, pd_detector_type type, const char *config)
 {

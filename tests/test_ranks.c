@@ -29,8 +29,7 @@ static void doze(double s)
     nanosleep(&t, NULL);
 }
 
-/* ---- runs
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- runs ---- */
 
 /* Starts a program as `world` processes in the folder DIR/name, its run in run/ there. */
 static void start(pd_child *c, const char *name, int world, const char *command)
@@ -108,8 +107,7 @@ static void compare_logs(const char *a, const char *b, double tol)
     pd_arena_free(arena);
 }
 
-/* ---- classifiers
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- classifiers ---- */
 
 #define CLASSIFIER                                                                                                     \
     " -d ../imagenet -b 4 --seed 3 --weight-decay 0 --set data.train_transform={\"crop\":32}"                          \
@@ -178,8 +176,7 @@ static void test_refusals(void)
     pd_child_free(&c);
 }
 
-/* ---- killed, stopped, going on
- * ------------------------------------------------------------------------------------------ */
+/* ---- killed, stopped, going on ---- */
 
 /* The processes of a run: mpirun's children. */
 static int ranks_of(pid_t pid, pid_t ranks[8])
@@ -268,8 +265,7 @@ static void test_resume(void)
     pd_child_free(&c);
 }
 
-/* ---- detectors
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- detectors ---- */
 
 #define DETECTOR                                                                                                       \
     "pd_det_train ../retina.json --set train.epochs=1 --set train.images_per_step=4 --set train.micro_batch=1"         \

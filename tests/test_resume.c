@@ -53,7 +53,7 @@ static const char retina_json[] =
     "{\"model\": {\"type\": \"retinanet\", \"backbone\": {\"arch\": \"resnet18\", \"frozen_stages\": -1}},\n"
     " \"optimizer\": {\"lr\": 0.002}, \"schedule\": {\"warmup_steps\": 4}}\n";
 
-/* ---- one run --------------------------------------------------------------------------------------------------------- */
+/* ---- one run ---- */
 
 /* Starts the scenario in the folder `at`, its run in at/run: what a checkpoint says of its configuration does not depend on
  * the folder. */
@@ -107,7 +107,7 @@ static bool wait_for_step(pd_child *c, const char *at, int step)
     return false;
 }
 
-/* ---- what it leaves --------------------------------------------------------------------------------------------------- */
+/* ---- what it leaves ---- */
 
 static void compare_files(const char *a, const char *b, const char *name)
 {
@@ -153,7 +153,7 @@ static void check_leftovers(const char *at)
     pd_arena_free(arena);
 }
 
-/* ---- the story -------------------------------------------------------------------------------------------------------- */
+/* ---- the story ---- */
 
 static void kill_at_random(const scenario *s, const char *at, int kills, pd_rng *rng)
 {

@@ -29,7 +29,7 @@ static void write_weights(const char *path, const char *arch, int classes, uint6
     pd_device_close(device);
 }
 
-/* ---- the rule -------------------------------------------------------------------------------------------------------- */
+/* ---- the rule ---- */
 
 /* torch.optim.SGD, float64: w = [1, -2, 0.5], three steps with the gradients below, lr 0.1, 0.1, 0.01. */
 static const struct {
@@ -79,7 +79,7 @@ static void test_rule(void)
     }
 }
 
-/* ---- the program ------------------------------------------------------------------------------------------------------ */
+/* ---- the program ---- */
 
 static double number(const pd_json *object, const char *key)
 {

@@ -16,8 +16,7 @@
 
 static const pd_torch_options plain = {0};
 
-/* ---- real files ---------------------------------------------------------------------------------------------------
- */
+/* ---- real files ---- */
 
 static const pd_torch_tensor *find(const pd_torch *f, const char *name)
 {
@@ -210,8 +209,7 @@ static void test_damage(const char *name)
     PD_ROW("");
 }
 
-/* ---- pickles that mean harm
- * ------------------------------------------------------------------------------------------- */
+/* ---- pickles that mean harm ---- */
 
 #define P "\x80\x02"
 // clang-format off
@@ -356,8 +354,7 @@ static void test_pickles(void)
     PD_ROW("");
 }
 
-/* ---- tensors that mean harm
- * --------------------------------------------------------------------------------------------- */
+/* ---- tensors that mean harm ---- */
 
 static void put_number(unsigned char **at, int64_t v)
 {
@@ -470,8 +467,7 @@ static void test_tensors(void)
     PD_ROW("");
 }
 
-/* ---- writing
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- writing ---- */
 
 /* A file written and read again: strides laid out, rows put together, all types, text around it. */
 static pd_status write_and_read(const char *path, pd_err *err)

@@ -26,7 +26,7 @@ static const char *label_of(pd_coco_id id, const char *name, char room[PD_COCO_I
     return *name ? name : pd_coco_id_format(room, id);
 }
 
-/* ---- charts ----------------------------------------------------------------------------------------------------- */
+/* ---- charts ---- */
 
 #define POINTS 101
 #define CURVES 10
@@ -118,7 +118,7 @@ static void put_score_curves(FILE *out, chart *c, const pd_coco_curves *curves)
     put_chart(out, c);
 }
 
-/* ---- tables ----------------------------------------------------------------------------------------------------- */
+/* ---- tables ---- */
 
 static void put_bar(FILE *out, double value, double most)
 {
@@ -206,7 +206,7 @@ static void put_categories(FILE *out, const pd_coco_run *run)
     fprintf(out, "</tbody></table></div></section>\n");
 }
 
-/* ---- confusion -------------------------------------------------------------------------------------------------- */
+/* ---- confusion ---- */
 
 #define SHOWN 40 /* categories of the matrix */
 
@@ -338,7 +338,7 @@ static pd_status put_confusion(FILE *out, const pd_coco_confusion *c, const pd_c
     return PD_OK;
 }
 
-/* ---- the page --------------------------------------------------------------------------------------------------- */
+/* ---- the page ---- */
 
 /* A summary line without its number and with single blanks: what the number is. */
 static void put_meaning(FILE *out, const char *line)

@@ -10,7 +10,7 @@ void pd_coco_print_summary(FILE *out, const pd_coco_result *r)
         if (*r->lines[i]) fprintf(out, "%s\n", r->lines[i]);
 }
 
-/* ---- tables ----------------------------------------------------------------------------------------------------- */
+/* ---- tables ---- */
 
 /* Columns on the screen that UTF-8 text takes, one a character. */
 static int width_of(const char *text)
@@ -90,7 +90,7 @@ void pd_coco_print_categories(FILE *out, const pd_coco_result *r, bool markdown)
     }
 }
 
-/* ---- beyond AP -------------------------------------------------------------------------------------------------- */
+/* ---- beyond AP ---- */
 
 const char *pd_coco_metric_name(pd_coco_metric metric)
 {
@@ -221,7 +221,7 @@ pd_status pd_coco_make_curves(pd_coco_curves **out, const pd_coco_result *r, dou
     return PD_OK;
 }
 
-/* ---- JSON ------------------------------------------------------------------------------------------------------- */
+/* ---- JSON ---- */
 
 void pd_coco_put_id(pd_json_writer *w, const char *key, pd_coco_id id)
 {

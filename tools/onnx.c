@@ -48,8 +48,7 @@ static void fail(exporter *e, pd_status code, const char *fmt, ...)
     e->status = PD_FAIL(e->err, code, "%s", text);
 }
 
-/* ---- pieces of a graph
- * ------------------------------------------------------------------------------------------------ */
+/* ---- pieces of a graph ---- */
 
 /* "BASE.PART"; in the tape's memory, as all names here. */
 static const char *part_of(const exporter *e, const char *base, const char *part)
@@ -167,8 +166,7 @@ static const char *put_weight(exporter *e, const pd_value *v)
     return v->param->name;
 }
 
-/* ---- operations
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- operations ---- */
 
 /* What comes behind a sum of products: + residual, ReLU. Returns the name that the products themselves must get. */
 typedef struct tail {
@@ -410,8 +408,7 @@ static void put_operation(exporter *e, const pd_node *node)
     fail(e, PD_EINVAL, "ONNX: there is no translation of %s", node->op->name);
 }
 
-/* ---- the file
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- the file ---- */
 
 /* ValueInfo: name and (n, c, h, w) or (n, c). */
 static void put_value(pd_proto *graph, int field, const char *name, pd_shape s, int batch)

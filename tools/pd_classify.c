@@ -16,7 +16,7 @@ typedef struct options {
     pd_model_hints hints;
 } options;
 
-/* ---- tensors --------------------------------------------------------------------------------------------------------- */
+/* ---- tensors ---- */
 
 static pd_status run_tensors(pd_model *m, const options *o, pd_form form, pd_err *err)
 {
@@ -48,7 +48,7 @@ done:
     return status;
 }
 
-/* ---- images ---------------------------------------------------------------------------------------------------------- */
+/* ---- images ---- */
 
 typedef struct choice {
     int label;

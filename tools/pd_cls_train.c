@@ -46,7 +46,7 @@ typedef struct session {
     size_t label_room, work_room;
 } session;
 
-/* ---- setting up ------------------------------------------------------------------------------------------------------ */
+/* ---- setting up ---- */
 
 static pd_status read_config(session *s, pd_err *err)
 {
@@ -167,7 +167,7 @@ static pd_status open_net(session *s, pd_err *err)
     return PD_OK;
 }
 
-/* ---- validation ------------------------------------------------------------------------------------------------------ */
+/* ---- validation ---- */
 
 typedef struct score {
     double loss, top1, top5; /* per cent */
@@ -247,7 +247,7 @@ static pd_status end_epoch(session *s, bool whole, pd_err *err)
     return pd_train_save(&s->run, "last.safetensors", &s->meta, false, err);
 }
 
-/* ---- training -------------------------------------------------------------------------------------------------------- */
+/* ---- training ---- */
 
 /* Sums since the last log line. */
 typedef struct tally {

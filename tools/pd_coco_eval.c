@@ -37,7 +37,7 @@ typedef struct session {
     pd_coco_difference (*differences)[PD_COCO_METRICS]; /* (runs) of run i to run 0; entry 0 is unused */
 } session;
 
-/* ---- parameters ------------------------------------------------------------------------------------------------- */
+/* ---- parameters ---- */
 
 static pd_status read_type(pd_coco_type *out, const char *text, pd_err *err)
 {
@@ -149,7 +149,7 @@ static pd_status read_params(session *s, pd_err *err)
     return PD_OK;
 }
 
-/* ---- notes on standard error ------------------------------------------------------------------------------------ */
+/* ---- notes on standard error ---- */
 
 static void note(const session *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void note(const session *s, const char *fmt, ...)
@@ -198,7 +198,7 @@ static void note_run(const session *s, const pd_coco_run *run)
              r->type == PD_COCO_KEYPOINTS ? 20 : 100, r->limits[r->n_limits - 1], r->ap_max);
 }
 
-/* ---- the work --------------------------------------------------------------------------------------------------- */
+/* ---- the work ---- */
 
 static unsigned reads(pd_coco_type type)
 {

@@ -51,7 +51,7 @@ typedef struct session {
     bool validated; /* last_stats and the pictures are there */
 } session;
 
-/* ---- setting up ------------------------------------------------------------------------------------------------------ */
+/* ---- setting up ---- */
 
 static pd_status read_config(session *s, pd_err *err)
 {
@@ -192,7 +192,7 @@ static pd_status open_net(session *s, pd_err *err)
     return PD_OK;
 }
 
-/* ---- validation ------------------------------------------------------------------------------------------------------ */
+/* ---- validation ---- */
 
 /* Collects detections for the evaluator, and those of the first images to draw. */
 static pd_status found(void *arg, const pd_image_info *info, const pd_detection *list, int count, pd_err *err)
@@ -299,7 +299,7 @@ static pd_status end_epoch(session *s, bool whole, pd_err *err)
     return pd_train_save(&s->run, "last.safetensors", &s->meta, false, err);
 }
 
-/* ---- training -------------------------------------------------------------------------------------------------------- */
+/* ---- training ---- */
 
 /* Sums since the last log line. */
 typedef struct tally {

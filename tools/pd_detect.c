@@ -33,7 +33,7 @@ typedef struct session {
     size_t images, objects, bad;
 } session;
 
-/* ---- what to look at --------------------------------------------------------------------------------------------------- */
+/* ---- what to look at ---- */
 
 static bool ends_with(const char *text, const char *end)
 {
@@ -83,7 +83,7 @@ static pd_status find_inputs(session *s, pd_err *err)
     return PD_OK;
 }
 
-/* ---- what comes out ---------------------------------------------------------------------------------------------------- */
+/* ---- what comes out ---- */
 
 static const char *class_name(const session *s, int label, char text[32])
 {
@@ -258,7 +258,7 @@ done:
     return status;
 }
 
-/* ---- tensors --------------------------------------------------------------------------------------------------------- */
+/* ---- tensors ---- */
 
 /* Adds det.boxes [n, room, 4], det.scores, det.labels, num_dets. */
 static pd_status add_detections(pd_st_writer *w, const pd_detection *found, const int *count, int n, int room, pd_arena *arena,

@@ -40,8 +40,7 @@ typedef struct row {
     double ap[MOST_SEEDS][STATS];
 } row;
 
-/* ---- runs -----------------------------------------------------------------------------------------------------------
- */
+/* ---- runs ---- */
 
 typedef struct command {
     const char *argv[MOST_ARGS + 1];
@@ -169,8 +168,7 @@ static pd_status read_best(double out[STATS], const job *j, int detector, const 
     return PD_OK;
 }
 
-/* ---- the table ------------------------------------------------------------------------------------------------------
- */
+/* ---- the table ---- */
 
 /* In per cent, with half the spread where there are several seeds. -1: no object of that size. */
 static void print_cell(const row *r, int stat, int seeds)

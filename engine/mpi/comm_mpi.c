@@ -87,8 +87,7 @@ static pd_status failed(const char *what, int code, pd_err *err)
         if (mpi_code_ != MPI_SUCCESS) return failed(#call, mpi_code_, err);                                            \
     } while (0)
 
-/* ---- heartbeats
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- heartbeats ---- */
 
 /* Whom this rank watches: everybody, or rank 0. */
 static int watched(const mpi_comm *c)
@@ -156,8 +155,7 @@ static void beat(mpi_comm *c)
     }
 }
 
-/* ---- collectives
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- collectives ---- */
 
 static pd_status finish(mpi_comm *c, MPI_Request *request, pd_err *err)
 {
@@ -288,8 +286,7 @@ static pd_status run_gather(mpi_comm *c, const operation *op, pd_err *err)
     return PD_OK;
 }
 
-/* ---- the thread
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- the thread ---- */
 
 static pd_status begin(mpi_comm *c, pd_err *err)
 {
@@ -392,8 +389,7 @@ static void *thread_main(void *arg)
     return NULL;
 }
 
-/* ---- the caller's side
- * ------------------------------------------------------------------------------------------------ */
+/* ---- the caller's side ---- */
 
 static pd_status put(pd_comm *base, const operation *op, pd_err *err)
 {

@@ -45,7 +45,7 @@ bool eights(const pd_bn_maps *m)
     return m->c % 8 == 0 && m->pitch % 8 == 0 && m->dz_pitch % 8 == 0;
 }
 
-/* ---- forward ----------------------------------------------------------------------------------------------------- */
+/* ---- forward ---- */
 
 /* grid (slabs of 64 channels, samples * chunks, branches) */
 template <class T, int V>
@@ -173,8 +173,7 @@ __global__ void __launch_bounds__(PD_THREADS)
     }
 }
 
-/* ---- backward ------------------------------------------------------------------------------------------------------
- */
+/* ---- backward ---- */
 
 /* grid (slabs, samples * chunks) */
 template <class T, int V, int B>

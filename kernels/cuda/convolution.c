@@ -19,8 +19,7 @@ static size_t pixels_out(const pd_convolution *c)
     return (size_t)c->shape.n * (size_t)c->shape.oh * (size_t)c->shape.ow;
 }
 
-/* ---- planning
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- planning ---- */
 
 static pd_status library_plans(pd_convolution *c, pd_convolution_wants wants, pd_err *err)
 {
@@ -140,8 +139,7 @@ size_t pd_convolution_scratch_bwd(const pd_convolution *c)
            larger(pd_gconv_workspace(c->data), pd_gconv_workspace(c->weights));
 }
 
-/* ---- forward
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- forward ---- */
 
 static pd_status pack_weights(const pd_convolution *c, const float *const *w, void *to, pd_err *err)
 {
@@ -219,8 +217,7 @@ pd_status pd_convolution_fwd(pd_convolution *c, const void *x, const float *cons
     return PD_OK;
 }
 
-/* ---- backward
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- backward ---- */
 
 /* The output's gradient with as many channels as the library's convolution has. */
 static pd_status library_dy(const pd_convolution *c, const void *dy, int pitch, void *scratch, void **out, pd_err *err)

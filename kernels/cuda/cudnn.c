@@ -49,8 +49,7 @@ static pd_status cudnn_fail(cudnnStatus_t status, const char *what, pd_err *err)
         if (cudnn_code_ != CUDNN_STATUS_SUCCESS) return cudnn_fail(cudnn_code_, #call, err);                           \
     } while (0)
 
-/* ---- the library
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- the library ---- */
 
 static pd_status offline_properties(pd_gconv_library *l, const char *json, pd_err *err)
 {
@@ -107,8 +106,7 @@ const char *pd_gconv_version(const pd_gconv_library *l)
     return l->version;
 }
 
-/* ---- graphs
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- graphs ---- */
 
 static cudnnDataType_t type_of(pd_store store)
 {
@@ -166,8 +164,7 @@ static void build_graph(pd_gconv *p)
     pd_graph_build(g);
 }
 
-/* ---- candidates
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- candidates ---- */
 
 static pd_desc engine_of(pd_graph *g, pd_desc config)
 {
@@ -241,8 +238,7 @@ static pd_desc finalized(pd_gconv_library *l, pd_graph *g, pd_desc config, int64
     return *workspace <= MAX_WORKSPACE ? plan : NULL;
 }
 
-/* ---- running and timing
- * ----------------------------------------------------------------------------------------------- */
+/* ---- running and timing ---- */
 
 static pd_status execute(pd_gconv_library *l, const pd_gconv *p, pd_desc plan, void *x, void *w, void *y,
                          const void *residual, const void *bias, void *workspace, pd_err *err)
@@ -339,8 +335,7 @@ static pd_status try_mode(pd_gconv_library *l, pd_gconv *p, cudnnBackendHeurMode
     return PD_OK;
 }
 
-/* ---- plans kept between runs
- * -------------------------------------------------------------------------------------------- */
+/* ---- plans kept between runs ---- */
 
 static void restore(pd_gconv_library *l, pd_gconv *p, const char *json)
 {
@@ -373,8 +368,7 @@ static pd_status keep(pd_gconv_library *l, const pd_gconv *p, pd_err *err)
     return status;
 }
 
-/* ---- what others call
- * ------------------------------------------------------------------------------------------------- */
+/* ---- what others call ---- */
 
 static pd_status choose(pd_gconv_library *l, pd_gconv *p, pd_err *err)
 {
