@@ -21,6 +21,19 @@ static const struct rule {
     pd_map_change change;
     bool read_only; /* an older name: never written */
 } rules[] = {
+    {PD_MAP_TORCHVISION, "backbone.body.*", "backbone.*", PD_MAP_KEEP, true},
+    {PD_MAP_TORCHVISION, "backbone.fpn.inner_blocks.#.&", "neck.lateral_convs.#.conv.&", PD_MAP_KEEP, true},
+    {PD_MAP_TORCHVISION, "backbone.fpn.inner_blocks.#.0.&", "neck.lateral_convs.#.conv.&", PD_MAP_KEEP, true},
+    {PD_MAP_TORCHVISION, "backbone.fpn.layer_blocks.#.&", "neck.fpn_convs.#.conv.&", PD_MAP_KEEP, true},
+    {PD_MAP_TORCHVISION, "backbone.fpn.layer_blocks.#.0.&", "neck.fpn_convs.#.conv.&", PD_MAP_KEEP, true},
+    {PD_MAP_TORCHVISION, "rpn.head.conv.&", "rpn_head.rpn_conv.&", PD_MAP_KEEP, true},
+    {PD_MAP_TORCHVISION, "rpn.head.conv.0.0.&", "rpn_head.rpn_conv.&", PD_MAP_KEEP, true},
+    {PD_MAP_TORCHVISION, "rpn.head.cls_logits.&", "rpn_head.rpn_cls.&", PD_MAP_KEEP, true},
+    {PD_MAP_TORCHVISION, "rpn.head.bbox_pred.&", "rpn_head.rpn_reg.&", PD_MAP_KEEP, true},
+    {PD_MAP_TORCHVISION, "roi_heads.box_head.fc6.&", "roi_head.bbox_head.shared_fcs.0.&", PD_MAP_KEEP, true},
+    {PD_MAP_TORCHVISION, "roi_heads.box_head.fc7.&", "roi_head.bbox_head.shared_fcs.1.&", PD_MAP_KEEP, true},
+    {PD_MAP_TORCHVISION, "roi_heads.box_predictor.cls_score.&", "roi_head.bbox_head.fc_cls.&", PD_MAP_BACK_LAST, true},
+    {PD_MAP_TORCHVISION, "roi_heads.box_predictor.bbox_pred.&", "roi_head.bbox_head.fc_reg.&", PD_MAP_DROP_BACK, true},
     {PD_MAP_TIMM, "layer#.#.se.fc1.&", "layer#.#.se.fc.0.&", PD_MAP_FLATTEN, false},
     {PD_MAP_TIMM, "layer#.#.se.fc2.&", "layer#.#.se.fc.2.&", PD_MAP_FLATTEN, false},
     {PD_MAP_MMDET, "bbox_head.cls_convs.#.&", "bbox_head.cls_convs.#.conv.&", PD_MAP_KEEP, true},
@@ -175,16 +188,18 @@ static const char *without_module(const char *name)
 
 pd_map pd_map_guess(const char *const *names, size_t count)
 {
-    bool branches = false, backbone = false, rpn = false, head = false, timm = false, resnet = false;
+    bool body = false, branches = false, backbone = false, rpn = false, head = false, timm = false, resnet = false;
     for (size_t i = 0; i < count; i++) {
         const char *name = without_module(names[i]);
         branches |= strstr(name, ".ori_conv.") != NULL;
+        body |= starts_with(name, "backbone.body.");
         backbone |= starts_with(name, "backbone.");
         rpn |= starts_with(name, "rpn_head.");
         head |= starts_with(name, "bbox_head.");
         timm |= matches("layer#.#.se.fc1.&", name);
         resnet |= matches("layer#.#.conv#.weight", name);
     }
+    if (body) return PD_MAP_TORCHVISION;
     if (backbone || rpn || head) return rpn && head ? PD_MAP_MMDET1 : PD_MAP_MMDET;
     if (branches) return PD_MAP_PARADISE;
     if (timm) return PD_MAP_TIMM;

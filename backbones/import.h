@@ -3,7 +3,9 @@
  * Ours are torchvision's for backbones, mmdetection's for detectors, the ParaDise authors' for branches. So most names
  * stay as they are, and a map is a short table of differences:
  *
- *   torchvision  ResNets: nothing differs
+ *   torchvision  ResNets: nothing differs; its Faster R-CNN ("fasterrcnn_resnet50_fpn") has all names of its own, and
+ *                class 0 as the background, which with us stands last. Only reading. (Its anchors are rounded and its
+ *                RoIAlign is not aligned: the weights are a start to train from, as they are they lose some AP.)
  *   timm         ResNets ("resnet50", not "resnet50d"): nothing differs; SE-ResNets ("seresnet50"): layerL.B.se.fc1 and
  *                fc2, 1x1 convolutions (o, i, 1, 1), are our linear layers layerL.B.se.fc.0 and fc.2 (o, i)
  *   mmdet        mmdetection 2.x and 3.x: nothing differs; RetinaNet of up to 0.5.3: bbox_head.cls_convs.I.weight and

@@ -24,7 +24,7 @@ static pd_value *linear(pd_tape *t, const char *name, pd_value *x, int out, pd_i
 }
 
 void pd_record_box_stage(pd_tape *t, const char *name, pd_value *const p[PD_ROI_LEVELS], pd_value *rois,
-                         pd_value *n_rois, int classes, pd_value **cls, pd_value **reg)
+                         pd_value *n_rois, int classes, int boxes, pd_value **cls, pd_value **reg)
 {
     static const int strides[PD_ROI_LEVELS] = {4, 8, 16, 32};
     const pd_init small = {PD_INIT_NORMAL, 0.01}, smaller = {PD_INIT_NORMAL, 0.001};
@@ -33,5 +33,5 @@ void pd_record_box_stage(pd_tape *t, const char *name, pd_value *const p[PD_ROI_
     x = linear(t, pd_tape_name(t, "%s.shared_fcs.0", name), x, HIDDEN, pd_xavier_uniform(in, HIDDEN, 1), true);
     x = linear(t, pd_tape_name(t, "%s.shared_fcs.1", name), x, HIDDEN, pd_xavier_uniform(HIDDEN, HIDDEN, 1), true);
     *cls = linear(t, pd_tape_name(t, "%s.fc_cls", name), x, classes + 1, small, false);
-    *reg = linear(t, pd_tape_name(t, "%s.fc_reg", name), x, 4, smaller, false);
+    *reg = linear(t, pd_tape_name(t, "%s.fc_reg", name), x, 4 * boxes, smaller, false);
 }

@@ -5,6 +5,7 @@
 #include "detectors/rpn_head.h"
 #include "kernels/bce_loss.h"
 #include "kernels/box_loss.h"
+#include "kernels/pick_deltas.h"
 #include "kernels/refine.h"
 #include "kernels/roi_align.h"
 #include "kernels/softmax_ce.h"
@@ -28,9 +29,12 @@ typedef struct cascade {
     pd_proposals_out proposals;
     float *packed; /* (n, m, 5) proposals with their scores, room for outputs() */
     int stages, classes;
+    bool class_boxes;
+    int row_boxes;      /* 1, or one for every class */
+    pd_box_coder coder; /* of the last stage */
     bool numbered; /* names with the stage's number, as a cascade has them */
     stage stage[PD_MAX_BOX_STAGES];
-    pd_value *boxes; /* (n, m, 4) behind the last stage */
+    pd_value *boxes; /* (n, m, 4) behind the last stage; with boxes for every class: in front of it */
     pd_value *loss_rpn_cls, *loss_rpn_bbox;
 } cascade;
 
@@ -58,6 +62,7 @@ pd_cascade_cfg pd_faster_cfg_default(void)
 {
     pd_cascade_cfg cfg = pd_cascade_cfg_default();
     cfg.stages = 1;
+    cfg.class_boxes = true;
     cfg.rpn.assign.border = -1;
     cfg.rpn.smooth_l1_beta = cfg.smooth_l1_beta = 0;
     cfg.rpn.train.max_keep = 1000;
@@ -123,9 +128,11 @@ static void record_losses(pd_tape *t, const pd_detector_settings *set, const pd_
         const pd_roi_targets_out r =
             pd_roi_targets(t, boxes.boxes, boxes.count, in->boxes, in->count, in->draw, &targets_cfg);
         const pd_targets targets = pd_match_targets(t, r.match, in->labels, set->classes, PD_NORM_ALL, cfg->norm_group);
-        pd_record_box_stage(t, stage_name(t, net, k), net->p, r.rois, r.count, set->classes, &s->cls, &s->reg);
+        pd_record_box_stage(t, stage_name(t, net, k), net->p, r.rois, r.count, set->classes, net->row_boxes, &s->cls,
+                            &s->reg);
+        pd_value *deltas = cfg->class_boxes ? pd_pick_deltas(t, s->reg, targets.label) : s->reg;
         s->loss_cls = pd_softmax_ce(t, s->cls, targets.label, targets.weight, 0, &s->correct);
-        s->loss_bbox = pd_box_loss(t, &s->reg, 1, r.rois, r.match, in->boxes, targets.weight, &box);
+        s->loss_bbox = pd_box_loss(t, &deltas, 1, r.rois, r.match, in->boxes, targets.weight, &box);
         s->count = pd_tape_keep(t, targets.count);
         s->weight = c->weight;
         pd_tape_keep(t, s->correct);
@@ -154,10 +161,12 @@ static void record_detection(pd_tape *t, const pd_detector_settings *set, const 
     for (int k = 0; k < cfg->stages; k++) {
         stage *s = &net->stage[k];
         s->rois = net->boxes;
-        pd_record_box_stage(t, stage_name(t, net, k), net->p, s->rois, net->proposals.count, set->classes, &s->cls,
-                            &s->reg);
+        pd_record_box_stage(t, stage_name(t, net, k), net->p, s->rois, net->proposals.count, set->classes,
+                            net->row_boxes, &s->cls, &s->reg);
         pd_tape_keep(t, s->cls);
         pd_tape_keep(t, s->reg);
+        pd_tape_keep(t, s->rois);
+        if (cfg->class_boxes) break; /* the one stage; only boxes of classes that score are worth decoding: decode() */
         net->boxes = pd_refine(t, s->rois, net->proposals.count, s->reg, NULL, in->sizes, &cfg->stage[k].coder).boxes;
         pd_tape_keep(t, net->boxes);
     }
@@ -180,6 +189,9 @@ static void record(pd_tape *t, pd_form form, const pd_detector_settings *set, co
 {
     net->stages = set->cascade.stages;
     net->classes = set->classes;
+    net->class_boxes = set->cascade.class_boxes;
+    net->row_boxes = net->class_boxes ? set->classes : 1;
+    net->coder = set->cascade.stage[net->stages - 1].coder;
     record_network(t, form, set, in, net);
     if (pd_tape_training(t)) {
         record_losses(t, set, in, net);
@@ -204,9 +216,13 @@ static void record_faster(pd_tape *t, pd_form form, const pd_detector_settings *
 
 static pd_status check_cascade(const pd_detector_settings *set, pd_err *err)
 {
-    if (set->cascade.stages >= 1 && set->cascade.stages <= PD_MAX_BOX_STAGES) return PD_OK;
-    return PD_FAIL(err, PD_EINVAL, "a cascade of %d stages: 1 to %d are possible", set->cascade.stages,
-                   PD_MAX_BOX_STAGES);
+    if (set->cascade.stages < 1 || set->cascade.stages > PD_MAX_BOX_STAGES)
+        return PD_FAIL(err, PD_EINVAL, "a cascade of %d stages: 1 to %d are possible", set->cascade.stages,
+                       PD_MAX_BOX_STAGES);
+    if (set->cascade.class_boxes && set->cascade.stages > 1)
+        return PD_FAIL(err, PD_EINVAL, "boxes for every class go with one stage, not %d: the next stage needs one box",
+                       set->cascade.stages);
+    return PD_OK;
 }
 
 static pd_status check_faster(const pd_detector_settings *set, pd_err *err)
@@ -286,7 +302,7 @@ static void outputs(void *v, pd_raw *out)
         pd_raw_add(out, s->rois->host, PD_F32, s->rois->shape, "stage%d.rois", k);
         add_levels(s, out, k, count, n, m);
         pd_raw_add(out, s->cls->host, PD_F32, PD_SHAPE(n, m, net->classes + 1), "stage%d.cls_score", k);
-        pd_raw_add(out, s->reg->host, PD_F32, PD_SHAPE(n, m, 4), "stage%d.bbox_pred", k);
+        pd_raw_add(out, s->reg->host, PD_F32, PD_SHAPE(n, m, 4 * net->row_boxes), "stage%d.bbox_pred", k);
     }
 }
 
@@ -299,7 +315,9 @@ static pd_roi_outputs roi_outputs(const cascade *net, const int *count)
                             .k = net->classes,
                             .stages = net->stages,
                             .count = count,
-                            .boxes = net->boxes->host};
+                            .boxes = net->boxes->host,
+                            .coder = net->coder};
+    if (net->class_boxes) heads.deltas = net->stage[0].reg->host;
     for (int k = 0; k < net->stages; k++) heads.logits[k] = net->stage[k].cls->host;
     return heads;
 }
@@ -320,12 +338,15 @@ static int proposals(const void *v, const pd_box **boxes, const float **scores)
     return *(const int *)net->proposals.count->host;
 }
 
-static void rows(const void *v, int count, pd_box *boxes, float *scores)
+static void rows(const void *v, const pd_image_info *info, int count, pd_box *boxes, float *scores)
 {
     const cascade *net = v;
+    const size_t per_row = (size_t)net->row_boxes;
     const pd_roi_outputs heads = roi_outputs(net, &count);
-    memcpy(boxes, heads.boxes, (size_t)count * sizeof *boxes);
-    for (int r = 0; r < count; r++) pd_roi_scores(scores + (size_t)r * ((size_t)heads.k + 1), &heads, (size_t)r);
+    for (size_t r = 0; r < (size_t)count; r++) {
+        for (size_t c = 0; c < per_row; c++) boxes[r * per_row + c] = pd_roi_box(&heads, r, (int)c, info);
+        pd_roi_scores(scores + r * ((size_t)heads.k + 1), &heads, r);
+    }
 }
 
 #define KIND(word, words, checks, records)                                                                             \

@@ -327,6 +327,7 @@ pd_status pd_detector_run_one(pd_detector *d, pd_form form, const pd_batch *b, c
     }
     PD_TRY(pd_plan_forward(d->last->plan, err));
     PD_TRY(pd_plan_fetch(d->last->plan, NULL, err));
+    if (boxes) d->last->in.proposals->host = (void *)(uintptr_t)boxes; /* for rows(); read only */
     *net = d->last->net;
     return PD_OK;
 }

@@ -93,7 +93,7 @@ pd_status pd_detector_detect_views(pd_detector *d, pd_form form, const pd_batch 
  *                    num_proposals rows count and the rest is 0: "proposals" (n, m, 5) with the score last,
  *                    "num_proposals" (n) I32, and for each stage "stage0.rois" (n, m, 4), "stage0.level" (n, m) I32
  *                    (the pyramid level a box reads, 2..5), "stage0.cls_score" (n, m, classes + 1),
- *                    "stage0.bbox_pred" (n, m, 4)
+ *                    "stage0.bbox_pred" (n, m, 4), with boxes for every class (n, m, classes * 4)
  * info: h and w of each image bound its boxes; NULL: the whole of each. */
 #define PD_MAX_HEADS 40
 typedef struct pd_raw {

@@ -39,9 +39,9 @@ typedef struct pd_detector_kind {
                             pd_candidates *out, pd_pool *pool, pd_err *err);
     /* Kinds with proposals: those of the one image, by descending score; returns how many. */
     int (*proposals)(const void *net, const pd_box **boxes, const float **scores);
-    /* What became of the first `count` given ones: boxes in pixels of the resized image, class scores (classes + 1
-     * each). */
-    void (*rows)(const void *net, int count, pd_box *boxes, float *scores);
+    /* What became of the first `count` given ones: boxes in pixels of the resized image (pd_row_boxes each), class scores
+     * (classes + 1 each). */
+    void (*rows)(const void *net, const pd_image_info *info, int count, pd_box *boxes, float *scores);
 } pd_detector_kind;
 
 extern const pd_detector_kind pd_kind_retinanet, pd_kind_cascade_rcnn, pd_kind_faster_rcnn;
@@ -52,6 +52,12 @@ pd_status pd_detector_run_one(pd_detector *d, pd_form form, const pd_batch *imag
                               const void **net, pd_err *err);
 const pd_detector_kind *pd_detector_kind_of(const pd_detector *d);
 pd_pool *pd_detector_pool(const pd_detector *d);
+
+/* Boxes that a proposal becomes: one, or one of every class. */
+static inline int pd_row_boxes(const pd_detector_settings *set)
+{
+    return set->cascade.class_boxes ? set->classes : 1;
+}
 
 /* The form of the backbone in a detector that is recorded in `form`. */
 pd_form pd_backbone_form(const pd_detector_settings *set, pd_form form);

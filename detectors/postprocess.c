@@ -326,14 +326,24 @@ void pd_roi_scores(float *score, const pd_roi_outputs *heads, size_t row)
     for (size_t c = 0; c < k; c++) score[c] = (float)((double)score[c] / sum);
 }
 
+pd_box pd_roi_box(const pd_roi_outputs *heads, size_t row, int label, const pd_image_info *info)
+{
+    if (!heads->deltas) return heads->boxes[row];
+    pd_delta t;
+    memcpy(&t, heads->deltas + 4 * (row * (size_t)heads->k + (size_t)label), sizeof t);
+    return pd_box_clip(&heads->coder, pd_box_decode(&heads->coder, heads->boxes[row], t), info->h, info->w);
+}
+
 static pd_status detect_rois(pd_candidates *found, float *score, const roi_job *j, size_t image)
 {
     const size_t m = (size_t)j->heads->m, k = (size_t)j->heads->k;
     for (size_t r = image * m; r < image * m + (size_t)j->heads->count[image]; r++) {
         pd_roi_scores(score, j->heads, r);
-        const pd_box box = pd_box_to_original(j->heads->boxes[r], &j->info[image]);
-        for (size_t c = 0; c < k; c++)
-            if (score[c] > j->cfg->score_thresh) PD_TRY(pd_candidates_add(found, box, score[c], (int)c, NULL));
+        for (size_t c = 0; c < k; c++) {
+            if (!(score[c] > j->cfg->score_thresh)) continue;
+            const pd_box box = pd_roi_box(j->heads, r, (int)c, &j->info[image]);
+            PD_TRY(pd_candidates_add(found, pd_box_to_original(box, &j->info[image]), score[c], (int)c, NULL));
+        }
     }
     return pd_candidates_detect(found, j->cfg, j->out + image * (size_t)j->cfg->max_per_image, &j->count[image], NULL);
 }

@@ -9,8 +9,8 @@
  * score descending topk_mode PD_TOPK_PAIRS is the order of later mmdetection releases: step 3 first, then the pre_nms
  * best pairs of each level. Equal scores: the lower index (level, cell, anchor, class) first.
  *
- * Box heads (Cascade R-CNN), per image: the logits of all stages are averaged, one softmax over classes and background
- * is taken, then steps 3 and 4.
+ * Box heads (Cascade R-CNN, Faster R-CNN), per image: the logits of all stages are averaged, one softmax over classes and
+ * background is taken, then steps 3 and 4, with one box of a row for all classes or one for each.
  *
  * Plain functions over host memory; no sigmoid is taken where the logit already decides. Images and anchors are shared
  * out to the pool's threads, the result does not depend on them. */
@@ -75,10 +75,15 @@ typedef struct pd_roi_outputs {
     const int *count;                   /* (n) */
     const float *logits[PD_MAX_STAGES]; /* (n, m, k + 1) of each stage, background last */
     const pd_box *boxes;                /* (n, m) final boxes, decoded and clipped, in pixels of the resized image */
+    const float *deltas;                /* (n, m, k, 4) not NULL: every class's offsets, `boxes` are what they move */
+    pd_box_coder coder;                 /* of deltas */
 } pd_roi_outputs;
 
 /* Class scores of a row (of all images' rows): the softmax of the mean logits. score: (k + 1), background last. */
 void pd_roi_scores(float *score, const pd_roi_outputs *heads, size_t row);
+
+/* The final box of a row for a class, in pixels of the resized image; info: the row's image. */
+pd_box pd_roi_box(const pd_roi_outputs *heads, size_t row, int label, const pd_image_info *info);
 
 /* As pd_postprocess; pre_nms, topk_mode and coder are not read. */
 pd_status pd_postprocess_rois(pd_detection *out, int *count, const pd_roi_outputs *heads, const pd_image_info *info,

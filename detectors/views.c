@@ -20,23 +20,25 @@ static pd_status merge_candidates(pd_detector *d, pd_form form, const pd_batch *
 
 /* ---- with proposals ---- */
 
-/* Working memory of m proposals with k + 1 scores each. */
+/* Working memory of m proposals with k + 1 scores and `per_row` boxes each. */
 typedef struct merged {
     int m, k;
-    pd_box *common, *moved, *boxes; /* (m) in the original image, in a view, what became of them there */
-    float *scores;                  /* (m, k + 1) in a view */
-    double *box_sum, *score_sum;    /* (m, 4), (m, k + 1) */
+    size_t per_row;
+    pd_box *common, *moved;      /* (m) in the original image, in a view */
+    pd_box *boxes;               /* (m, per_row) what became of them there */
+    float *scores;               /* (m, k + 1) in a view */
+    double *box_sum, *score_sum; /* (m, per_row, 4), (m, k + 1) */
 } merged;
 
-static pd_status reserve(merged *w, int m, int k, pd_arena *arena, pd_err *err)
+static pd_status reserve(merged *w, int m, int k, int per_row, pd_arena *arena, pd_err *err)
 {
     const size_t rows = (size_t)m + 1;
-    *w = (merged){.m = m, .k = k};
+    *w = (merged){.m = m, .k = k, .per_row = (size_t)per_row};
     PD_TRY(PD_ALLOC(&w->common, arena, rows, err));
     PD_TRY(PD_ALLOC(&w->moved, arena, rows, err));
-    PD_TRY(PD_ALLOC(&w->boxes, arena, rows, err));
+    PD_TRY(PD_ALLOC(&w->boxes, arena, rows * w->per_row, err));
     PD_TRY(PD_ALLOC(&w->scores, arena, rows * ((size_t)k + 1), err));
-    PD_TRY(PD_ALLOC(&w->box_sum, arena, rows * 4, err));
+    PD_TRY(PD_ALLOC(&w->box_sum, arena, rows * w->per_row * 4, err));
     return PD_ALLOC(&w->score_sum, arena, rows * ((size_t)k + 1), err);
 }
 
@@ -79,13 +81,13 @@ static pd_status add_view(pd_detector *d, pd_form form, const pd_batch *view, me
     memset(w->moved, 0, (size_t)w->m * sizeof *w->moved);
     for (int r = 0; r < count; r++) w->moved[r] = pd_box_to_resized(w->common[r], view->info);
     PD_TRY(pd_detector_run_one(d, form, view, w->moved, count, &net, err));
-    pd_detector_kind_of(d)->rows(net, count, w->boxes, w->scores);
-    for (size_t r = 0; r < (size_t)count; r++) {
+    pd_detector_kind_of(d)->rows(net, view->info, count, w->boxes, w->scores);
+    for (size_t r = 0; r < (size_t)count * w->per_row; r++) {
         const pd_box b = pd_box_to_original(w->boxes[r], view->info);
         const double at[4] = {(double)b.x1, (double)b.y1, (double)b.x2, (double)b.y2};
         for (size_t i = 0; i < 4; i++) w->box_sum[4 * r + i] += at[i];
-        for (size_t i = 0; i < k; i++) w->score_sum[k * r + i] += (double)w->scores[k * r + i];
     }
+    for (size_t i = 0; i < (size_t)count * k; i++) w->score_sum[i] += (double)w->scores[i];
     return PD_OK;
 }
 
@@ -98,14 +100,15 @@ static pd_status merge_rows(pd_detector *d, pd_form form, const pd_batch *const 
     pd_arena *arena = pd_arena_new();
     if (!arena) return PD_FAIL(err, PD_ENOMEM, "out of memory for the views of an image");
     pd_status status = PD_OK;
-    PD_TRY_DONE(reserve(&w, set->cascade.rpn.test.max_keep, set->classes, arena, err));
+    PD_TRY_DONE(reserve(&w, set->cascade.rpn.test.max_keep, set->classes, pd_row_boxes(set), arena, err));
     PD_TRY_DONE(common_proposals(d, form, views, n, &w, &count, arena, err));
     for (int v = 0; v < n; v++) PD_TRY_DONE(add_view(d, form, views[v], &w, count, err));
     for (size_t r = 0; r < (size_t)count; r++) {
-        const double *b = w.box_sum + 4 * r, *s = w.score_sum + ((size_t)w.k + 1) * r;
-        const pd_box box = {(float)(b[0] / n), (float)(b[1] / n), (float)(b[2] / n), (float)(b[3] / n)};
+        const double *s = w.score_sum + ((size_t)w.k + 1) * r;
         for (int c = 0; c < w.k; c++) {
             const float score = (float)(s[c] / n);
+            const double *b = w.box_sum + 4 * (r * w.per_row + (w.per_row > 1 ? (size_t)c : 0));
+            const pd_box box = {(float)(b[0] / n), (float)(b[1] / n), (float)(b[2] / n), (float)(b[3] / n)};
             if (score > set->test.score_thresh) PD_TRY_DONE(pd_candidates_add(all, box, score, c, err));
         }
     }

@@ -151,13 +151,13 @@ static inline double golden_number(const pd_json *object, const char *key)
     return v ? pd_json_number(v) : NAN;
 }
 
-/* A loss file and its batch. g stays where it is: the batch points into it. */
-static inline bool golden_loss_open(golden_loss *g, const char *file)
+/* A loss file and the batch of `batch`. g stays where it is: the batch points into it. */
+static inline bool golden_loss_open_on(golden_loss *g, const char *file, const char *batch)
 {
     char path[512], name[64];
     int xd[4], d[4];
     *g = (golden_loss){.arena = pd_arena_new()};
-    snprintf(name, sizeof name, "%s.inputs", file);
+    snprintf(name, sizeof name, "%s.inputs", batch);
     g->in = golden_open(name);
     snprintf(path, sizeof path, "%s/detection/%s.json", PD_GOLDEN, file);
     PD_CHECK_OK(pd_json_read(&g->doc, path, 0, &err));
@@ -189,6 +189,12 @@ static inline bool golden_loss_open(golden_loss *g, const char *file)
         for (int k = 0; k < g->counts[i]; k++) g->labels[i * GOLDEN_BOXES + k] = (int)l[k];
     }
     return true;
+}
+
+/* A loss file that has a batch of its own. */
+static inline bool golden_loss_open(golden_loss *g, const char *file)
+{
+    return golden_loss_open_on(g, file, file);
 }
 
 static inline void golden_loss_close(golden_loss *g)

@@ -1,6 +1,7 @@
 /* check_ops rows: losses and the top-down step. */
 #include "kernels/bce_loss.h"
 #include "kernels/box_loss.h"
+#include "kernels/pick_deltas.h"
 #include "kernels/focal_loss.h"
 #include "kernels/softmax_ce.h"
 #include "kernels/subsample.h"
@@ -285,6 +286,27 @@ static void reference_sub(check_case *c)
                         c->in[0].d[((i * s[1] + y * stride) * s[2] + x * stride) * s[3] + k];
 }
 
+/* ---- pick_deltas ---- */
+
+static void build_pick(check_case *c)
+{
+    const int rows = c->bench ? 1024 : check_draw(c, 0, 9), k = c->bench ? 80 : check_draw(c, 1, 5);
+    check_tensor *deltas = check_float(c, "deltas", PD_SHAPE(rows, 4 * k), 1);
+    check_tensor *label = check_int(c, "label", PD_SHAPE(1, rows), -1, k); /* -1 and k: of no class */
+    snprintf(c->text, sizeof c->text, "%d rows, %d classes", rows, k);
+    check_result(c, pd_pick_deltas(c->tape, deltas->value, label->value), true);
+}
+
+static void reference_pick(check_case *c)
+{
+    const int rows = c->in[0].shape.dim[0], k = c->in[0].shape.dim[1] / 4;
+    for (int r = 0; r < rows; r++)
+        for (int i = 0; i < 4; i++) {
+            const int label = c->in[1].i[r];
+            c->out[0].want[4 * r + i] = label >= 0 && label < k ? c->in[0].d[4 * (r * k + label) + i] : 0;
+        }
+}
+
 static const check_op ops[] = {
     {"focal_loss", 4, build_focal, reference_dense, 2e-6, 1e-5, true}, /* gamma 2; one class; gamma 1.5; gamma 0 */
     {"bce_loss", 2, build_bce, reference_dense, 2e-6, 1e-5, true},     /* several classes; one */
@@ -293,6 +315,7 @@ static const check_op ops[] = {
     {"softmax_ce", 4, build_ce, reference_ce, 2e-6, 1e-5, true}, /* plain; smoothing; weight per row; one weight */
     {"upsample_add", 2, build_up, reference_up, 1e-6, 1e-6, true},
     {"subsample", 3, build_sub, reference_sub, 0, 1e-6, true}, /* the stride */
+    {"pick_deltas", 1, build_pick, reference_pick, 0, 1e-6, true},
 };
 
 const check_family check_losses = {ops, sizeof ops / sizeof *ops};

@@ -55,6 +55,7 @@ static void same_rcnn(const pd_cascade_cfg *a, const pd_cascade_cfg *b)
     PD_CHECK(a->rpn.smooth_l1_beta == b->rpn.smooth_l1_beta && a->smooth_l1_beta == b->smooth_l1_beta);
     PD_CHECK_INT(a->norm_group, b->norm_group);
     PD_CHECK_INT(a->stages, b->stages);
+    PD_CHECK_INT(a->class_boxes, b->class_boxes);
     for (int k = 0; k < a->stages && k < b->stages; k++) {
         same_assign(&a->stage[k].assign, &b->stage[k].assign);
         PD_CHECK(a->stage[k].weight == b->stage[k].weight &&
@@ -105,6 +106,10 @@ static void test_keys(void)
     PD_CHECK_FAILS(settings(&s, "cascade_r50.json", "model.rcnn.stages.weights=[1, 1]", NULL), PD_EINVAL,
                    "3 weights and 12 stds");
     PD_CHECK_FAILS(settings(&s, "cascade_r50.json", "model.rcnn.stages.ious=[]", NULL), PD_EINVAL, "one per stage");
+    PD_CHECK_FAILS(settings(&s, "cascade_r50.json", "model.rcnn.stages.reg_class_agnostic=false", NULL), PD_EINVAL,
+                   "goes with one stage, but ious has 3");
+    PD_CHECK_OK(settings(&s, "faster_r50.json", "model.rcnn.stages.reg_class_agnostic=true", NULL));
+    PD_CHECK(!s.cascade.class_boxes);
     PD_CHECK_FAILS(settings(&s, "cascade_r50.json", "model.rcnn.rpn.neg_iou=0.9", NULL), PD_EFORMAT,
                    "more than pos_iou");
     PD_CHECK_FAILS(settings(&s, "cascade_r50.json", "model.rcnn.sampler=last", NULL), PD_EINVAL, "first");

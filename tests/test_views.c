@@ -58,7 +58,7 @@ static void test_golden(pd_detector_type type, const char *file)
 
 /* One view is plain detection, as long as the proposals' second suppression has nothing to do. A view that is said to
  * be mirrored gives mirrored boxes. */
-static void test_one_view(pd_detector_type type)
+static void test_one_view(pd_detector_type type, bool class_boxes)
 {
     view v[VIEWS];
     pd_detection plain[GOLDEN_DETS], one[GOLDEN_DETS];
@@ -66,6 +66,7 @@ static void test_one_view(pd_detector_type type)
     pd_detector_settings set = pd_detector_defaults(type);
     PD_ROW(pd_detector_title(type));
     set.classes = 8;
+    set.cascade.class_boxes = class_boxes;
     set.cascade.rpn.test.nms_iou = 1;
     set.cascade.rpn.test.pre_nms = 60;
     make_views(v, 1);
@@ -99,8 +100,9 @@ int main(void)
     PD_CHECK_OK(pd_device_open(&device, "cpu", 2, &err));
     test_golden(PD_RETINANET, "views_retina_resnet18");
     test_golden(PD_CASCADE_RCNN, "views_cascade_resnet18");
-    test_one_view(PD_RETINANET);
-    test_one_view(PD_FASTER_RCNN);
+    test_one_view(PD_RETINANET, false);
+    test_one_view(PD_FASTER_RCNN, false);
+    test_one_view(PD_FASTER_RCNN, true);
     pd_device_close(device);
     return pd_test_end();
 }

@@ -78,6 +78,7 @@ static const pd_field stages_fields[] = {
     PD_INT(stages_cfg, samples, .def = 512, .min = 1, .max = 100000, .doc = "boxes trained per image and stage"),
     PD_DOUBLE(stages_cfg, pos_fraction, .def = 0.25, .min = 0, .max = 1, .doc = "of them positive at most"),
     PD_DOUBLE(stages_cfg, smooth_l1_beta, .def = 1, .min = 0, .max = 10, .doc = "box loss; 0: L1"),
+    PD_BOOL(stages_cfg, reg_class_agnostic, .def = 1, .doc = "one box for all classes; false: one for each, with one stage"),
 };
 static pd_status check_stages(const void *config, pd_err *err)
 {
@@ -86,6 +87,8 @@ static pd_status check_stages(const void *config, pd_err *err)
     if (c->n_weights != c->n_ious || c->n_stds != 4 * c->n_ious)
         return PD_FAIL(err, PD_EINVAL, "ious has %d stages, so %d weights and %d stds are wanted, not %d and %d", c->n_ious,
                        c->n_ious, 4 * c->n_ious, c->n_weights, c->n_stds);
+    if (!c->reg_class_agnostic && c->n_ious > 1)
+        return PD_FAIL(err, PD_EINVAL, "reg_class_agnostic is false, which goes with one stage, but ious has %d", c->n_ious);
     return PD_OK;
 }
 static const pd_table stages_table = PD_TABLE(stages_cfg, stages_fields, .check = check_stages);
@@ -235,6 +238,7 @@ static void rcnn_settings(pd_cascade_cfg *out, const pd_det_config *cfg)
     out->sample = (pd_sample_cfg){
         .num = m->stages.samples, .fraction = (float)m->stages.pos_fraction, .first = first, .seed = seed};
     out->smooth_l1_beta = (float)m->stages.smooth_l1_beta;
+    out->class_boxes = !m->stages.reg_class_agnostic;
     out->norm_group = m->norm_group;
 }
 

@@ -190,7 +190,8 @@ static const struct kind *find_kind(const job *j)
 }
 
 /* Registers the network's parameters. */
-static pd_status describe_network(pd_params *params, const struct kind *kind, const pd_model_meta *m, pd_err *err)
+static pd_status describe_network(pd_params *params, const struct kind *kind, const pd_model_meta *m, bool class_boxes,
+                                  pd_err *err)
 {
     pd_tape *t = NULL;
     PD_TRY(pd_tape_new(&t, params, false, err));
@@ -202,6 +203,7 @@ static pd_status describe_network(pd_params *params, const struct kind *kind, co
         pd_detector_settings set = pd_detector_defaults((pd_detector_type)kind->detector);
         set.arch = m->arch;
         set.classes = m->classes;
+        set.cascade.class_boxes = class_boxes;
         status = pd_record_detector(t, PD_FORM_EVAL, &set, 256, 256, err);
     }
     if (status == PD_OK) status = pd_tape_status(t, err);
@@ -217,15 +219,21 @@ static bool same_shape(const pd_param *p, const pd_torch_item *t)
 }
 
 /* Type and configuration: a detector without a configuration would need one at every use. */
-static pd_status describe_type(job *j, pd_model_meta *m, const struct kind *kind, pd_err *err)
+static pd_status describe_type(job *j, pd_model_meta *m, const struct kind *kind, bool class_boxes, pd_err *err)
 {
+    static const char faster[] =
+        ", \"rcnn\": {\"rpn\": {\"border\": -1, \"smooth_l1_beta\": 0, \"train_proposals\": 1000}, "
+        "\"stages\": {\"ious\": [0.5], \"weights\": [1], \"stds\": [0.1, 0.1, 0.2, 0.2], \"smooth_l1_beta\": 0, "
+        "\"reg_class_agnostic\": ";
+    const bool one = kind->detector == PD_FASTER_RCNN;
     char *text, name[32];
     m->type = kind->detector < 0 ? "classifier" : pd_detector_name((pd_detector_type)kind->detector);
     if (kind->detector < 0) return PD_OK;
     PD_TRY(pd_format(
         &text, j->arena, err,
-        "{\"model\": {\"type\": \"%s\", \"num_classes\": %d, \"backbone\": {\"arch\": \"%s\", \"branches\": \"%s\"}}}",
-        m->type, m->classes, pd_arch_name(name, m->arch), pd_branches_text(m->arch.branches)));
+        "{\"model\": {\"type\": \"%s\", \"num_classes\": %d, \"backbone\": {\"arch\": \"%s\", \"branches\": \"%s\"}%s%s%s}}",
+        m->type, m->classes, pd_arch_name(name, m->arch), pd_branches_text(m->arch.branches), one ? faster : "",
+        !one ? "" : class_boxes ? "false" : "true", one ? "}}" : ""));
     m->config = text;
     return PD_OK;
 }
@@ -281,9 +289,10 @@ static pd_status recognise(job *j, bool quiet, pd_err *err)
     }
     m.classes = o->classes ? o->classes : (int)((rows_of(j, kind->layer) - kind->plus) / kind->times);
     if (m.classes < 1) return PD_FAIL(err, PD_EFORMAT, "%s: %s has no class", j->in, kind->layer);
-    PD_TRY(describe_type(j, &m, kind, err));
+    const bool class_boxes = rows_of(j, "roi_head.bbox_head.fc_reg.weight") == 4 * (int64_t)m.classes;
+    PD_TRY(describe_type(j, &m, kind, class_boxes, err));
     PD_TRY(pd_params_new(&params, err));
-    pd_status status = describe_network(params, kind, &m, err);
+    pd_status status = describe_network(params, kind, &m, class_boxes, err);
     char name[32];
     pd_arch_name(name, m.arch);
     if (status == PD_OK) {
