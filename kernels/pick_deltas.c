@@ -51,7 +51,8 @@ pd_value *pd_pick_deltas(pd_tape *tape, pd_value *deltas, pd_value *label)
     char text[64], labels[64];
     if (s.rank != 2 || s.dim[1] < 4 || s.dim[1] % 4 || label->dtype != PD_I32 ||
         pd_shape_size(label->shape) != (size_t)s.dim[0]) {
-        pd_tape_fail(tape, PD_EINVAL, "pick_deltas: offsets %s, classes %s: expected (rows, 4 * k) and int32 for each row",
+        pd_tape_fail(tape, PD_EINVAL,
+                     "pick_deltas: offsets %s, classes %s: expected (rows, 4 * k) and int32 for each row",
                      pd_shape_text(text, s), pd_shape_text(labels, label->shape));
         return pd_tape_dead(tape);
     }

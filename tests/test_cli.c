@@ -1,6 +1,7 @@
 /* Command lines: every kind of option, wrong usage and its messages, help, stopping; progress on a terminal and on a
  * pipe. */
 #include "tests/pd_test.h"
+#include "tests/programs.h"
 #include "tools/cli.h"
 
 #include <fcntl.h>
@@ -298,6 +299,30 @@ static void test_progress(void)
     }
 }
 
+/* What a program finds wrong before it opens anything: 2, on standard error, with a hint at --help. */
+static void test_programs(void)
+{
+    static const struct {
+        const char *line, *message;
+    } rows[] = {
+        {"pd_detect no.safetensors", "pd_detect: no image is given\n"},
+        {"pd_detect no.safetensors gt.json", "pd_detect: gt.json: --images DIR must say where its images are\n"},
+        {"pd_detect no.safetensors gt.json a.jpg --images x", "pd_detect: gt.json: a COCO file must be the only input\n"},
+        {"pd_detect no.safetensors a.jpg --raw y", "pd_detect: --input and --raw go together\n"},
+        {"pd_detect no.safetensors --input x --raw y -o z", "pd_detect: -o and --draw go with images"},
+    };
+    pd_child c = {0};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        PD_ROW(rows[i].line);
+        pd_child_run(&c, NULL, PD_BIN_DIR, "%s", rows[i].line);
+        PD_CHECK_INT(c.code, 2);
+        PD_CHECK_STR(c.out, "");
+        PD_CHECK_MSG(strstr(c.err, rows[i].message) && strstr(c.err, "--help"), "%s", c.err);
+    }
+    pd_child_free(&c);
+    PD_ROW("");
+}
+
 int main(void)
 {
     test_values();
@@ -306,5 +331,6 @@ int main(void)
     test_failures();
     test_stop();
     test_progress();
+    test_programs();
     return pd_test_end();
 }

@@ -70,8 +70,6 @@ static pd_status find_inputs(session *s, pd_err *err)
     for (size_t i = 1; i < s->args->n_args; i++) {
         const char *path = s->args->args[i];
         if (ends_with(path, ".json")) {
-            if (s->args->n_args != 2) return PD_FAIL(err, PD_EINVAL, "%s: a COCO file must be the only input", path);
-            if (!s->opt->images) return PD_FAIL(err, PD_EINVAL, "%s: --images DIR must say where its images are", path);
             PD_TRY(pd_coco_open(&s->set, path, NULL, 0, s->arena, err));
             s->coco = true;
         } else if (pd_is_dir(path)) {
@@ -346,6 +344,23 @@ done:
     return status;
 }
 
+/* What does not go together, or NULL; *about: the input that it is said of, or "". */
+static const char *misuse(const options *o, const pd_cli_args *args, const char **about)
+{
+    const char *json = NULL;
+    *about = "";
+    if (!o->input != !o->raw) return "--input and --raw go together";
+    if (!o->input && args->n_args < 2) return "no image is given";
+    if (o->input && args->n_args > 1) return "images and --input do not go together";
+    if (o->input && (o->output || o->draw)) return "-o and --draw go with images, --raw with --input";
+    for (size_t i = 1; i < args->n_args && !json; i++)
+        if (ends_with(args->args[i], ".json")) json = args->args[i];
+    if (!json) return NULL;
+    *about = json;
+    if (args->n_args != 2) return "a COCO file must be the only input";
+    return o->images ? NULL : "--images DIR must say where its images are";
+}
+
 int main(int argc, char **argv)
 {
     options o = {.score_thr = 0.3, .batch = 1};
@@ -376,14 +391,11 @@ int main(int argc, char **argv)
     pd_cli_args args;
     const int code = pd_cli_parse(&args, &cli, argc, argv);
     if (code >= 0) return code;
-    const char *const wrong = !o.input != !o.raw             ? "--input and --raw go together"
-                              : !o.input && args.n_args < 2  ? "no image is given"
-                              : o.input && args.n_args > 1   ? "images and --input do not go together"
-                              : o.input && (o.output || o.draw) ? "-o and --draw go with images, --raw with --input"
-                                                             : NULL;
+    const char *about, *const wrong = misuse(&o, &args, &about);
     if (wrong) {
+        const int result = pd_cli_wrong(&cli, "%s%s%s", about, *about ? ": " : "", wrong);
         pd_cli_free(&args);
-        return pd_cli_wrong(&cli, "%s", wrong);
+        return result;
     }
     o.hints.sets = &args.set;
     pd_device *device = NULL;
