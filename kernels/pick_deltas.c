@@ -1,8 +1,7 @@
 #include "kernels/pick_deltas.h"
+#include "kernels/pick_deltas_node.h"
 
 #include <string.h>
-
-enum { DELTAS, LABEL };
 
 /* What a row of `deltas` begins with, for the class of row r; NULL: of none. */
 static float *own(float *deltas, size_t r, int label, size_t k)

@@ -4,8 +4,10 @@
 #include "kernels/assign.h"
 #include "kernels/conv.h"
 #include "kernels/detections.h"
+#include "kernels/pick_deltas.h"
 #include "kernels/proposals.h"
 #include "kernels/sample.h"
+#include "kernels/softmax_ce.h"
 #include "kernels/targets.h"
 #include "tests/scene.h"
 
@@ -158,6 +160,21 @@ static void proposals(scene *s, int variant)
     scene_result(s, out.count);
 }
 
+/* Two readers of the same offsets; some rows have no class. 1: no rows. */
+static void pick_deltas(scene *s, int variant)
+{
+    const int rows = variant == 1 ? 0 : 77, k = 5;
+    pd_value *deltas = variant == 1 ? scene_floats(s, "deltas", PD_SHAPE(0, 4 * k), 1)->value
+                                    : scene_rows(s->tape, "deltas", rows, 4 * k);
+    for (int i = 0; i < 2; i++) {
+        pd_value *label = scene_ints(s, pd_tape_name(s->tape, "class%d", i), PD_SHAPE(rows), -1, k)->value;
+        pd_value *target = scene_ints(s, pd_tape_name(s->tape, "target%d", i), PD_SHAPE(rows), 0, 3)->value;
+        pd_value *picked = pd_pick_deltas(s->tape, deltas, label);
+        scene_result(s, picked);
+        if (rows) scene_loss(s, pd_softmax_ce(s->tape, picked, target, NULL, 0, NULL), 1 + i);
+    }
+}
+
 /* ---- detections ---- */
 
 static pd_value *image_scales(scene *s, int n)
@@ -252,6 +269,8 @@ static const scene_row rows[] = {
     {"proposals", proposals, 2, 0},
     {"proposals", proposals, 3, 0},
     {"proposals", proposals, 4, 0},
+    {"pick_deltas", pick_deltas, 0, 0},
+    {"pick_deltas", pick_deltas, 1, 0},
     {"dense_detections", dense_detections, 0, 0},
     {"dense_detections", dense_detections, 1, 0},
     {"dense_detections", dense_detections, 2, 0},
