@@ -1,31 +1,27 @@
 #include "kernels/adam.h"
+#include "kernels/adam_math.h"
+#include "kernels/sgd.h"
 #include "kernels/simd.h"
-
-#include <math.h>
 
 #define BLOCK 4096 /* elements whose squares are summed together: the order does not depend on the threads */
 
 typedef struct adam {
     float *w, *m, *v;
     float *g; /* read; LAMB keeps its update there */
-    float beta1, beta2, eps, decay, scale;
-    float lr;                 /* AdamW: of u */
-    float correct1, correct2; /* 1 / (1 - beta1^t), 1 / sqrt(1 - beta2^t) */
+    float decay;
+    pd_adam_numbers n; /* lr: of u */
 } adam;
 
 static inline float moments(const adam *a, size_t i)
 {
-    const float g = a->g[i] * a->scale;
-    a->m[i] = a->beta1 * a->m[i] + (1 - a->beta1) * g;
-    a->v[i] = a->beta2 * a->v[i] + (1 - a->beta2) * g * g;
-    return a->m[i] * a->correct1 / (sqrtf(a->v[i]) * a->correct2 + a->eps);
+    return pd_adam_moments(&a->m[i], &a->v[i], a->g[i] * a->n.scale, &a->n);
 }
 
 PD_CLONES static void adamw_range(void *arg, size_t begin, size_t end, int thread)
 {
     const adam *a = arg;
     (void)thread;
-    for (size_t i = begin; i < end; i++) a->w[i] = a->w[i] * (1 - a->lr * a->decay) - a->lr * moments(a, i);
+    for (size_t i = begin; i < end; i++) a->w[i] = pd_adamw_weight(a->w[i], moments(a, i), a->n.lr, a->decay);
 }
 
 typedef struct lamb {
@@ -57,7 +53,7 @@ PD_CLONES static void lamb_move(void *arg, size_t begin, size_t end, int thread)
 {
     const adam *a = arg;
     (void)thread;
-    for (size_t i = begin; i < end; i++) a->w[i] -= a->lr * a->g[i];
+    for (size_t i = begin; i < end; i++) a->w[i] -= a->n.lr * a->g[i];
 }
 
 static void step_lamb(pd_pool *pool, const adam *a, size_t count, double *part)
@@ -70,16 +66,16 @@ static void step_lamb(pd_pool *pool, const adam *a, size_t count, double *part)
         w += part[2 * b];
         u += part[2 * b + 1];
     }
-    if (a->decay > 0 && w > 0 && u > 0) l.a.lr *= (float)sqrt(w / u);
+    l.a.n.lr *= pd_lamb_ratio(w, u, a->decay);
     pd_parallel(pool, count, lamb_move, &l.a);
 }
 
 pd_status pd_adam_step(pd_device *device, pd_params *params, float *mean, float *square, const pd_adam *set,
                        pd_err *err)
 {
-    if (device->kind != PD_CPU)
-        return PD_FAIL(err, PD_EINVAL,
-                       "optimizers other than sgd run on the CPU only: take optimizer.type \"sgd\" here");
+    const pd_update_kernels *other = device->kind != PD_CPU && device->find ? device->find(device, "update") : NULL;
+    if (other) return other->adam(device, params, mean, square, set, err);
+    const pd_adam_numbers numbers = pd_adam_numbers_of(set);
     size_t count, largest = 0;
     float *const w = pd_params_weights(params, &count), *const g = pd_params_grads(params);
     double *part = NULL;
@@ -100,19 +96,12 @@ pd_status pd_adam_step(pd_device *device, pd_params *params, float *mean, float 
     for (size_t i = 0; i < pd_params_count(params); i++) {
         const pd_param *p = pd_params_at(params, i);
         if (p->kind != PD_WEIGHT || !p->trainable) continue;
-        const double t = (double)set->step;
-        adam a = {.w = w + p->offset,
-                  .m = mean + p->offset,
-                  .v = square + p->offset,
-                  .g = g + p->offset,
-                  .beta1 = (float)set->beta1,
-                  .beta2 = (float)set->beta2,
-                  .eps = (float)set->eps,
-                  .decay = p->no_decay ? 0 : (float)set->weight_decay,
-                  .scale = (float)set->scale,
-                  .lr = (float)set->lr,
-                  .correct1 = (float)(1 / (1 - pow(set->beta1, t))),
-                  .correct2 = (float)(1 / sqrt(1 - pow(set->beta2, t)))};
+        adam a = {w + p->offset,
+                  mean + p->offset,
+                  square + p->offset,
+                  g + p->offset,
+                  p->no_decay ? 0 : (float)set->weight_decay,
+                  numbers};
         if (set->lamb)
             step_lamb(device->pool, &a, p->count, part);
         else

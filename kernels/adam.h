@@ -6,7 +6,8 @@
  * torch.optim.AdamW LAMB    u += decay w;  w = w - lr r u        You et al. 2020, "Large Batch Optimization"; as timm's
  * Lamb r = |w| / |u| of the whole tensor (1 where either is 0), where it decays; 1 elsewhere
  *
- * Parameters with no_decay have decay 0. Runs on the CPU; norms are summed in a fixed order, whatever the threads. */
+ * Parameters with no_decay have decay 0. Runs on the device; norms are summed in a fixed order, whatever the threads.
+ * LAMB leaves its updates in the gradients' place. Under fp16 as sgd.h says; a step that is left out counts in t. */
 #ifndef PD_ADAM_H
 #define PD_ADAM_H
 

@@ -69,8 +69,6 @@ static bool none_spared(const pd_params *params)
 pd_status pd_sgd_step(pd_device *device, pd_params *params, float *velocity, const pd_sgd *set, pd_err *err)
 {
     const pd_update_kernels *other = elsewhere(device);
-    if (other && !none_spared(params))
-        return PD_FAIL(err, PD_EINVAL, "weight decay of some weights only runs on the CPU: set optimizer.decay to \"all\"");
     if (other) return other->step(device, params, velocity, set, err);
     size_t count;
     step_all s = {device->pool,

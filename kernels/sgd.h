@@ -29,9 +29,13 @@ pd_status pd_ema_step(pd_device *device, float *average, const float *weights, s
 /* Exchanges two blocks. */
 pd_status pd_swap_blocks(pd_device *device, float *a, float *b, size_t count, pd_err *err);
 
-/* The same for a device that is not the CPU: its table under the name "update" (device.h, find). */
+struct pd_adam;
+
+/* The same, and pd_adam_step (adam.h), for a device that is not the CPU: its table under the name "update" (device.h,
+ * find). */
 typedef struct pd_update_kernels {
     pd_status (*step)(pd_device *, pd_params *, float *velocity, const pd_sgd *, pd_err *);
+    pd_status (*adam)(pd_device *, pd_params *, float *mean, float *square, const struct pd_adam *, pd_err *);
     pd_status (*norm)(double *norm, pd_device *, pd_params *, pd_err *);
     pd_status (*ema)(pd_device *, float *average, const float *weights, size_t count, double decay, pd_err *);
     pd_status (*swap)(pd_device *, float *a, float *b, size_t count, pd_err *);

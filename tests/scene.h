@@ -61,6 +61,9 @@ typedef struct scene_tally {
 } scene_tally;
 scene_tally check_scenes(const scene_family *family, const char *only, pd_device *cpu, pd_device *gpu);
 
+/* The optimisers' steps, in the same way. */
+scene_tally check_updates(const char *only, pd_device *cpu, pd_device *gpu);
+
 /* What is allowed between the CPU's float32 and a precision: of the norm of the difference to the norm. */
 #define PRECISIONS 4
 typedef struct scene_precision {

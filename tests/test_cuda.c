@@ -261,11 +261,15 @@ static void check_case(int i, pd_device *cpu, pd_device *gpu)
     outcome_free(&want);
 }
 
-static void check_family(const scene_family *family, pd_device *cpu, pd_device *gpu)
+static void add_tally(scene_tally t)
 {
-    const scene_tally t = check_scenes(family, only, cpu, gpu);
     pd_test_checks += t.checks;
     pd_test_failures += t.failures;
+}
+
+static void check_family(const scene_family *family, pd_device *cpu, pd_device *gpu)
+{
+    add_tally(check_scenes(family, only, cpu, gpu));
 }
 
 /* ---- networks
@@ -436,6 +440,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < CASES; i++) check_case(i, cpu, gpu);
     check_family(&scenes_boxes, cpu, gpu);
     check_family(&scenes_heads, cpu, gpu);
+    add_tally(check_updates(only, cpu, gpu));
     check_network("resnet18", 4, 32, cpu, gpu);
     check_network("pd_a_resnet18", 4, 32, cpu, gpu);
     check_network("pd_b_resnet18", 5, 32, cpu, gpu);

@@ -38,7 +38,8 @@ typedef struct pd_cuda {
     pd_upload_slot slot[2];
     int next_slot;
     pd_scale_state *scale;
-    void *update; /* memory of the optimiser's kernels (sgd.c) */
+    void *update; /* memory of the optimiser's kernels (update.c) */
+    size_t update_bytes;
     enum {
         PD_BANK_TIMED,
         PD_BANK_JOINED,

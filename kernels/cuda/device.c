@@ -257,6 +257,7 @@ static pd_status start(pd_cuda *c, pd_err *err)
     }
     PD_TRY(cuda_alloc(&c->device, (void **)&c->scale, sizeof *c->scale, err));
     PD_TRY(cuda_alloc(&c->device, &c->update, PD_UPDATE_BYTES, err));
+    c->update_bytes = PD_UPDATE_BYTES;
     PD_CUDA_TRY(pd_cuda_scale_start(c->scale, 1.f, c->stream), err);
     PD_TRY(pd_gconv_open(&c->conv, c, NULL, err));
     return pd_gemm_open(&c->gemm, c, err);

@@ -42,16 +42,108 @@ __device__ __forceinline__ bool finite(double x)
     return x - x == 0;
 }
 
-__global__ void step(float *__restrict__ w, float *__restrict__ v, const float *__restrict__ g, size_t count,
-                     pd_step_settings s, const pd_scale_state *__restrict__ scale, const double *__restrict__ squares)
+/* Which tensor of the list the block works on, and its weights there. */
+struct stretch {
+    int tensor;
+    size_t begin, end;
+};
+
+__device__ __forceinline__ stretch stretch_of(const pd_update_list &l)
+{
+    int lo = 0, hi = l.count - 1;
+    while (lo < hi) {
+        const int middle = (lo + hi + 1) / 2;
+        if (blockIdx.x >= l.block[middle])
+            lo = middle;
+        else
+            hi = middle - 1;
+    }
+    stretch s;
+    s.tensor = lo;
+    s.begin = l.begin[lo] + (size_t)(blockIdx.x - l.block[lo]) * PD_UPDATE_PIECE;
+    s.end = l.end[lo] - s.begin < PD_UPDATE_PIECE ? l.end[lo] : s.begin + PD_UPDATE_PIECE;
+    return s;
+}
+
+/* Calls f(i) for each weight of the stretch. */
+template <class F> __device__ __forceinline__ void each(const stretch &s, F f)
+{
+    for (size_t i = s.begin + threadIdx.x; i < s.end; i += PD_THREADS) f(i);
+}
+
+__global__ void __launch_bounds__(PD_THREADS)
+    sgd_step(pd_update_list l, float *__restrict__ w, float *__restrict__ v, const float *__restrict__ g,
+             pd_step_settings s, const pd_scale_state *__restrict__ scale, const double *__restrict__ squares)
 {
     if (squares && !finite(*squares)) return;
-    const float by = s.scale / scale->scale;
-    for (size_t i = first_item(); i < count; i += item_step()) {
-        const float d = g[i] * by + s.decay * w[i], m = s.momentum * v[i] + d;
+    const stretch own = stretch_of(l);
+    const float by = s.scale / scale->scale, decay = l.decay[own.tensor];
+    each(own, [&](size_t i) {
+        const float d = g[i] * by + decay * w[i], m = s.momentum * v[i] + d;
         v[i] = m;
         w[i] -= s.lr * (s.nesterov ? d + s.momentum * m : m);
+    });
+}
+
+__global__ void __launch_bounds__(PD_THREADS)
+    adamw_step(pd_update_list l, float *__restrict__ w, float *__restrict__ m, float *__restrict__ v,
+               const float *__restrict__ g, pd_adam_numbers n, const pd_scale_state *__restrict__ scale,
+               const double *__restrict__ squares)
+{
+    if (squares && !finite(*squares)) return;
+    const stretch own = stretch_of(l);
+    const float by = n.scale / scale->scale, decay = l.decay[own.tensor];
+    each(own,
+         [&](size_t i) { w[i] = pd_adamw_weight(w[i], pd_adam_moments(&m[i], &v[i], g[i] * by, &n), n.lr, decay); });
+}
+
+/* The update u of each weight into g; parts: the block's sums of squares of weights and updates. */
+__global__ void __launch_bounds__(PD_THREADS)
+    lamb_update(pd_update_list l, const float *__restrict__ w, float *__restrict__ m, float *__restrict__ v,
+                float *__restrict__ g, pd_adam_numbers n, double *__restrict__ parts,
+                const pd_scale_state *__restrict__ scale, const double *__restrict__ squares)
+{
+    __shared__ double shared[PD_THREADS];
+    if (squares && !finite(*squares)) return;
+    const stretch own = stretch_of(l);
+    const float by = n.scale / scale->scale, decay = l.decay[own.tensor];
+    double weights = 0, updates = 0;
+    each(own, [&](size_t i) {
+        const float u = pd_adam_moments(&m[i], &v[i], g[i] * by, &n) + decay * w[i];
+        g[i] = u;
+        weights += (double)w[i] * (double)w[i];
+        updates += (double)u * (double)u;
+    });
+    weights = block_sum(weights, shared);
+    updates = block_sum(updates, shared);
+    if (threadIdx.x) return;
+    parts[2 * (size_t)blockIdx.x] = weights;
+    parts[2 * (size_t)blockIdx.x + 1] = updates;
+}
+
+/* A block a tensor. */
+__global__ void __launch_bounds__(PD_THREADS)
+    lamb_ratios(pd_update_list l, const double *__restrict__ parts, float *__restrict__ ratios)
+{
+    __shared__ double shared[PD_THREADS];
+    double weights = 0, updates = 0;
+    for (unsigned b = l.block[blockIdx.x] + threadIdx.x; b < l.block[blockIdx.x + 1]; b += PD_THREADS) {
+        weights += parts[2 * (size_t)b];
+        updates += parts[2 * (size_t)b + 1];
     }
+    weights = block_sum(weights, shared);
+    updates = block_sum(updates, shared);
+    if (threadIdx.x == 0) ratios[blockIdx.x] = pd_lamb_ratio(weights, updates, l.decay[blockIdx.x]);
+}
+
+__global__ void __launch_bounds__(PD_THREADS)
+    lamb_move(pd_update_list l, float *__restrict__ w, const float *__restrict__ u, float lr,
+              const float *__restrict__ ratios, const double *__restrict__ squares)
+{
+    if (squares && !finite(*squares)) return;
+    const stretch own = stretch_of(l);
+    const float by = lr * ratios[own.tensor];
+    each(own, [&](size_t i) { w[i] -= by * u[i]; });
 }
 
 __global__ void rescale(pd_scale_state *scale, const double *squares)
@@ -101,10 +193,30 @@ int pd_cuda_squares(const float *g, size_t count, double *squares, bool add, cud
                          add);
 }
 
-int pd_cuda_step(float *w, float *v, const float *g, size_t count, const pd_step_settings *s,
+int pd_cuda_step(const pd_update_list *l, float *w, float *v, const float *g, const pd_step_settings *s,
                  const pd_scale_state *scale, const double *squares, cudaStream_t stream)
 {
-    return launch(step, blocks_for(count), dim3(PD_THREADS), stream, w, v, g, count, *s, scale, squares);
+    return launch(sgd_step, dim3(l->block[l->count]), dim3(PD_THREADS), stream, *l, w, v, g, *s, scale, squares);
+}
+
+int pd_cuda_adamw(const pd_update_list *l, float *w, float *m, float *v, const float *g, const pd_adam_numbers *n,
+                  const pd_scale_state *scale, const double *squares, cudaStream_t stream)
+{
+    return launch(adamw_step, dim3(l->block[l->count]), dim3(PD_THREADS), stream, *l, w, m, v, g, *n, scale, squares);
+}
+
+int pd_cuda_lamb(const pd_update_list *l, float *w, float *m, float *v, float *g, const pd_adam_numbers *n,
+                 double *parts, float *ratios, const pd_scale_state *scale, const double *squares, cudaStream_t stream)
+{
+    const dim3 blocks(l->block[l->count]);
+    int code = launch_sync(lamb_update, blocks, dim3(PD_THREADS), stream, *l, (const float *)w, m, v, g, *n, parts,
+                           scale, squares);
+    if (!code)
+        code = launch_sync(lamb_ratios, dim3((unsigned)l->count), dim3(PD_THREADS), stream, *l, (const double *)parts,
+                           ratios);
+    return code ? code
+                : launch(lamb_move, blocks, dim3(PD_THREADS), stream, *l, w, (const float *)g, n->lr,
+                         (const float *)ratios, squares);
 }
 
 int pd_cuda_rescale(pd_scale_state *scale, const double *squares, cudaStream_t stream)

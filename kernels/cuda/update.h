@@ -5,6 +5,7 @@
 #ifndef PD_CUDA_UPDATE_H
 #define PD_CUDA_UPDATE_H
 
+#include "kernels/adam_math.h"
 #include "kernels/cuda/cuda.h"
 
 #ifdef __cplusplus
@@ -14,7 +15,7 @@ extern "C" {
 #define PD_SCALE_START 65536.f
 #define PD_SCALE_GROWS 2000.f
 
-/* pd_cuda.update: the sum of squares of all gradients, then partial sums of blocks. */
+/* pd_cuda.update: the sum of squares of all gradients, then partial sums of blocks, then what LAMB needs. */
 #define PD_UPDATE_BLOCKS 1024
 #define PD_UPDATE_BYTES (sizeof(double) * (1 + PD_UPDATE_BLOCKS))
 
@@ -23,13 +24,29 @@ int pd_cuda_scale_start(pd_scale_state *scale, float value, cudaStream_t stream)
 
 /* squares[0] = or += the sum of g's squares. */
 int pd_cuda_squares(const float *g, size_t count, double *squares, bool add, cudaStream_t stream);
-/* One range of weights. squares NULL: always steps. */
+
+/* Tensors, or runs of neighbouring ones, that one launch steps. A block has PD_UPDATE_PIECE weights of one of them. */
+#define PD_UPDATE_TENSORS 64
+#define PD_UPDATE_PIECE 4096
+typedef struct pd_update_list {
+    int count;
+    unsigned block[PD_UPDATE_TENSORS + 1];                   /* number of each one's first block */
+    size_t begin[PD_UPDATE_TENSORS], end[PD_UPDATE_TENSORS]; /* in the block of weights */
+    float decay[PD_UPDATE_TENSORS];
+} pd_update_list;
+
+/* squares NULL: always steps. */
 typedef struct pd_step_settings {
-    float lr, momentum, decay, scale;
+    float lr, momentum, scale;
     bool nesterov;
 } pd_step_settings;
-int pd_cuda_step(float *w, float *v, const float *g, size_t count, const pd_step_settings *s,
+int pd_cuda_step(const pd_update_list *l, float *w, float *v, const float *g, const pd_step_settings *s,
                  const pd_scale_state *scale, const double *squares, cudaStream_t stream);
+int pd_cuda_adamw(const pd_update_list *l, float *w, float *m, float *v, const float *g, const pd_adam_numbers *n,
+                  const pd_scale_state *scale, const double *squares, cudaStream_t stream);
+/* parts: two doubles for each block; ratios: one float for each tensor. */
+int pd_cuda_lamb(const pd_update_list *l, float *w, float *m, float *v, float *g, const pd_adam_numbers *n,
+                 double *parts, float *ratios, const pd_scale_state *scale, const double *squares, cudaStream_t stream);
 /* After a step: the scale for the next one. */
 int pd_cuda_rescale(pd_scale_state *scale, const double *squares, cudaStream_t stream);
 int pd_cuda_ema(float *average, const float *w, size_t count, float keep, cudaStream_t stream);
