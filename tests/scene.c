@@ -194,6 +194,20 @@ static void compare(const scene_row *row, const outcome *want, outcome *got, con
     PD_CHECK_MSG(g <= gradient, "gradients differ by %.3g of their size (allowed %.3g)", g, gradient);
 }
 
+/* A second run leaves the same bits. */
+static void compare_again(const scene_row *row, const outcome *first, pd_device *gpu)
+{
+    pd_err err = PD_ERR_INIT;
+    outcome again;
+    PD_CHECK_OK(run_scene(&again, row, gpu, &err));
+    bool same = again.results == first->results && again.grad_count == first->grad_count;
+    for (int i = 0; i < first->results && same; i++)
+        same = !memcmp(first->result[i], again.result[i], first->count[i] * sizeof(float));
+    PD_CHECK_MSG(same && !memcmp(first->grads, again.grads, first->grad_count * sizeof(float)),
+                 "a second run leaves other bits");
+    outcome_free(&again);
+}
+
 static void check_scene(const scene_row *row, pd_device *cpu, pd_device *gpu)
 {
     pd_err err = PD_ERR_INIT;
@@ -208,6 +222,7 @@ static void check_scene(const scene_row *row, pd_device *cpu, pd_device *gpu)
         const pd_status status = run_scene(&got, row, gpu, &err);
         PD_CHECK_MSG(status == PD_OK, "%s", err.text);
         if (status == PD_OK) compare(row, &want, &got, &precisions[p]);
+        if (status == PD_OK && p == PRECISIONS - 1) compare_again(row, &got, gpu);
         outcome_free(&got);
         PD_ROW("");
     }
