@@ -32,10 +32,11 @@ typedef struct cascade {
     bool class_boxes;
     int row_boxes;      /* 1, or one for every class */
     pd_box_coder coder; /* of the last stage */
-    bool numbered; /* names with the stage's number, as a cascade has them */
+    bool numbered;      /* names with the stage's number, as a cascade has them */
     stage stage[PD_MAX_BOX_STAGES];
     pd_value *boxes; /* (n, m, 4) behind the last stage; with boxes for every class: in front of it */
     pd_value *loss_rpn_cls, *loss_rpn_bbox;
+    pd_detections_out found;
 } cascade;
 
 pd_cascade_cfg pd_cascade_cfg_default(void)
@@ -142,6 +143,37 @@ static void record_losses(pd_tape *t, const pd_detector_settings *set, const pd_
     }
 }
 
+/* What decode() and others read on the host, where the tape does not find the boxes itself. */
+static void keep_heads(pd_tape *t, const pd_detector_inputs *in, cascade *net)
+{
+    if (in->scales) return;
+    for (int k = 0; k < net->stages; k++) {
+        stage *s = &net->stage[k];
+        pd_tape_keep(t, s->cls);
+        pd_tape_keep(t, s->reg);
+        pd_tape_keep(t, s->rois);
+    }
+    pd_tape_keep(t, net->boxes);
+    if (in->proposals) return;
+    pd_value *const kept[] = {net->proposals.boxes, net->proposals.score, net->proposals.count};
+    for (int i = 0; i < 3; i++) pd_tape_keep(t, kept[i]);
+    for (int l = 0; l < LEVELS; l++) {
+        pd_tape_keep(t, net->p[l]);
+        pd_tape_keep(t, net->cls[l]);
+        pd_tape_keep(t, net->reg[l]);
+    }
+}
+
+static void record_found(pd_tape *t, const pd_detector_settings *set, const pd_detector_inputs *in, cascade *net)
+{
+    pd_detections_cfg cfg = pd_found_cfg(set);
+    pd_value *logits[PD_MAX_BOX_STAGES];
+    cfg.coder = net->coder;
+    for (int k = 0; k < net->stages; k++) logits[k] = net->stage[k].cls;
+    net->found = pd_roi_detections(t, logits, net->stages, net->boxes, net->class_boxes ? net->stage[0].reg : NULL,
+                                   net->proposals.count, set->classes, in->sizes, in->scales, &cfg);
+}
+
 static void record_detection(pd_tape *t, const pd_detector_settings *set, const pd_detector_inputs *in, cascade *net)
 {
     const pd_cascade_cfg *cfg = &set->cascade;
@@ -149,13 +181,6 @@ static void record_detection(pd_tape *t, const pd_detector_settings *set, const 
         net->proposals = (pd_proposals_out){.boxes = in->proposals, .count = in->n_proposals};
     } else {
         net->proposals = pd_proposals(t, &net->grid, net->cls, net->reg, in->sizes, &cfg->rpn.test);
-        pd_value *const kept[] = {net->proposals.boxes, net->proposals.score, net->proposals.count};
-        for (int i = 0; i < 3; i++) pd_tape_keep(t, kept[i]);
-        for (int l = 0; l < LEVELS; l++) {
-            pd_tape_keep(t, net->p[l]);
-            pd_tape_keep(t, net->cls[l]);
-            pd_tape_keep(t, net->reg[l]);
-        }
     }
     net->boxes = net->proposals.boxes;
     for (int k = 0; k < cfg->stages; k++) {
@@ -163,13 +188,11 @@ static void record_detection(pd_tape *t, const pd_detector_settings *set, const 
         s->rois = net->boxes;
         pd_record_box_stage(t, stage_name(t, net, k), net->p, s->rois, net->proposals.count, set->classes,
                             net->row_boxes, &s->cls, &s->reg);
-        pd_tape_keep(t, s->cls);
-        pd_tape_keep(t, s->reg);
-        pd_tape_keep(t, s->rois);
         if (cfg->class_boxes) break; /* the one stage; only boxes of classes that score are worth decoding: decode() */
         net->boxes = pd_refine(t, s->rois, net->proposals.count, s->reg, NULL, in->sizes, &cfg->stage[k].coder).boxes;
-        pd_tape_keep(t, net->boxes);
     }
+    keep_heads(t, in, net);
+    if (in->scales) record_found(t, set, in, net);
 }
 
 /* Room for what outputs() makes. */
@@ -232,6 +255,11 @@ static pd_status check_faster(const pd_detector_settings *set, pd_err *err)
 }
 
 /* ---- after a run ---- */
+
+static const pd_detections_out *found(const void *v)
+{
+    return &((const cascade *)v)->found;
+}
 
 static void losses(const void *v, pd_losses *out)
 {
@@ -351,8 +379,8 @@ static void rows(const void *v, const pd_image_info *info, int count, pd_box *bo
 
 #define KIND(word, words, checks, records)                                                                             \
     {                                                                                                                  \
-        .name = word, .title = words, .bytes = sizeof(cascade), .check = checks, .record = records, .losses = losses,  \
-        .outputs = outputs, .decode = decode, .proposals = proposals, .rows = rows                                     \
+        .name = word, .title = words, .bytes = sizeof(cascade), .check = checks, .record = records, .found = found,    \
+        .losses = losses, .outputs = outputs, .decode = decode, .proposals = proposals, .rows = rows                   \
     }
 const pd_detector_kind pd_kind_cascade_rcnn = KIND("cascade_rcnn", "Cascade R-CNN", check_cascade, record_cascade);
 const pd_detector_kind pd_kind_faster_rcnn = KIND("faster_rcnn", "Faster R-CNN", check_faster, record_faster);

@@ -17,6 +17,7 @@ typedef struct entry {
     pd_form form;
     bool train, given; /* given: proposals are an input */
     int n, h, w, g;    /* g: room for boxes per image, training only */
+    int limit;         /* the tape finds so many boxes an image at most; 0: heads are kept */
     pd_tape *tape;
     pd_plan *plan;
     pd_detector_inputs in;
@@ -34,7 +35,8 @@ struct pd_detector {
     entry *last;
     unsigned long clock;
     int *sizes, *draws; /* (n, 4) and (n) of the batch under way */
-    size_t sizes_room, draws_room;
+    float *scales;      /* (n, 3) */
+    size_t sizes_room, draws_room, scales_room;
 };
 
 static void entry_free(entry *e)
@@ -55,8 +57,8 @@ pd_detector_settings pd_detector_defaults(pd_detector_type type)
     return set;
 }
 
-/* given: rows of proposals from outside; 0: none. */
-static pd_detector_inputs record_inputs(pd_tape *t, int n, int h, int w, int g, int given)
+/* given: rows of proposals from outside; 0: none. find: the tape finds the boxes. */
+static pd_detector_inputs record_inputs(pd_tape *t, int n, int h, int w, int g, int given, bool find)
 {
     pd_detector_inputs in = {.image = pd_tape_input(t, "image", PD_F32, PD_SHAPE(n, h, w, 3)),
                              .sizes = pd_tape_input(t, "sizes", PD_I32, PD_SHAPE(n, 4))};
@@ -64,6 +66,7 @@ static pd_detector_inputs record_inputs(pd_tape *t, int n, int h, int w, int g, 
         in.proposals = pd_tape_input(t, "proposals", PD_F32, PD_SHAPE(n, given, 4));
         in.n_proposals = pd_tape_input(t, "proposal count", PD_I32, PD_SHAPE(n));
     }
+    if (find) in.scales = pd_tape_input(t, "scales", PD_F32, PD_SHAPE(n, 3));
     if (!pd_tape_training(t)) return in;
     in.boxes = pd_tape_input(t, "boxes", PD_F32, PD_SHAPE(n, g, 4));
     in.labels = pd_tape_input(t, "labels", PD_I32, PD_SHAPE(n, g));
@@ -78,6 +81,11 @@ static pd_status record_net(pd_tape *t, pd_form form, const pd_detector_settings
     const pd_detector_kind *kind = kinds[set->type];
     PD_TRY(pd_alloc(net, pd_tape_arena(t), 1, kind->bytes, err));
     kind->record(t, form, set, in, *net);
+    if (in->scales && pd_tape_status(t, NULL) == PD_OK) {
+        const pd_detections_out *found = kind->found(*net);
+        pd_value *const kept[] = {found->box, found->score, found->label, found->count};
+        for (int i = 0; i < 4; i++) pd_tape_keep(t, kept[i]);
+    }
     return pd_tape_status(t, err);
 }
 
@@ -94,7 +102,8 @@ static pd_form train_form(const pd_detector_settings *set)
 static pd_status record(pd_detector *d, entry *e, pd_err *err)
 {
     PD_TRY(pd_tape_new(&e->tape, d->params, e->train, err));
-    e->in = record_inputs(e->tape, e->n, e->h, e->w, e->g, e->given ? d->set.cascade.rpn.test.max_keep : 0);
+    e->in =
+        record_inputs(e->tape, e->n, e->h, e->w, e->g, e->given ? d->set.cascade.rpn.test.max_keep : 0, e->limit > 0);
     return record_net(e->tape, e->form, &d->set, &e->in, &e->net, err);
 }
 
@@ -120,7 +129,8 @@ static pd_status check_settings(const pd_detector_settings *set, pd_err *err)
     const pd_head_conv *convs[] = {&set->neck, &set->head};
     for (int i = 0; i < 2; i++)
         if (convs[i]->mixture != PD_PLAIN_CONV && !(convs[i]->branches & PD_S1))
-            return PD_FAIL(err, PD_EINVAL, "the %s's ParaDise convolutions have branches \"%s\": s1 must be one of them",
+            return PD_FAIL(err, PD_EINVAL,
+                           "the %s's ParaDise convolutions have branches \"%s\": s1 must be one of them",
                            i ? "head" : "neck", pd_branches_text(convs[i]->branches));
     const pd_detector_kind *kind = kinds[set->type];
     return kind->check ? kind->check(set, err) : PD_OK;
@@ -158,6 +168,7 @@ void pd_detector_free(pd_detector *d)
     pd_params_free(d->params);
     free(d->sizes);
     free(d->draws);
+    free(d->scales);
     free(d);
 }
 
@@ -191,7 +202,7 @@ static pd_status use_plan(pd_detector *d, const entry *want, pd_err *err)
     for (int i = 0; i < d->count; i++) {
         entry *e = &d->plans[i];
         if (e->form == want->form && e->train == want->train && e->given == want->given && e->n == want->n &&
-            e->h == want->h && e->w == want->w && e->g == want->g) {
+            e->h == want->h && e->w == want->w && e->g == want->g && e->limit == want->limit) {
             e->used = ++d->clock;
             d->last = e;
             return PD_OK;
@@ -245,9 +256,27 @@ void pd_losses_add(pd_losses *out, const char *name, float value)
     if (strstr(name, "loss")) out->loss += value;
 }
 
+/* What a device cannot say without being waited for (the CPU's operations do). */
+static pd_status check_boxes(const pd_detector *d, const pd_batch *b, pd_err *err)
+{
+    for (int i = 0; i < b->n && d->device->kind != PD_CPU; i++) {
+        if (b->n_boxes[i] < 0 || b->n_boxes[i] > b->max_boxes)
+            return PD_FAIL(err, PD_EINVAL, "image %d of the batch has %d ground truths, the room is %d", i,
+                           b->n_boxes[i], b->max_boxes);
+        for (int k = 0; k < b->n_boxes[i]; k++) {
+            const int label = b->box_labels[(size_t)i * (size_t)b->max_boxes + (size_t)k];
+            if (label < 0 || label >= d->set.classes)
+                return PD_FAIL(err, PD_EINVAL, "image %d of the batch: ground truth %d is of class %d, expected 0..%d",
+                               i, k, label, d->set.classes - 1);
+        }
+    }
+    return PD_OK;
+}
+
 pd_status pd_detector_loss(pd_detector *d, const pd_batch *b, int64_t seen, pd_losses *losses, pd_err *err)
 {
     if (!d->set.train) return PD_FAIL(err, PD_EINVAL, "this detector was made without gradients");
+    PD_TRY(check_boxes(d, b, err));
     const entry want = {.form = train_form(&d->set), .train = true, .n = b->n, .h = b->h, .w = b->w, .g = b->max_boxes};
     PD_TRY(use_plan(d, &want, err));
     PD_TRY(fill_sizes(d, b->info, b->n, b->h, b->w, err));
@@ -303,13 +332,68 @@ pd_status pd_detector_raw(pd_detector *d, pd_form form, const float *pixels, con
 pd_status pd_detector_decode(pd_detector *d, const pd_image_info *info, pd_detection *out, int *count, pd_err *err)
 {
     const entry *e = d->last;
-    if (!e || e->train) return PD_FAIL(err, PD_EINVAL, "no forward run to decode");
+    if (!e || e->train || e->limit) return PD_FAIL(err, PD_EINVAL, "no forward run to decode");
     return kinds[d->set.type]->decode(e->net, &d->set, info, out, count, d->device->pool, err);
+}
+
+pd_detections_cfg pd_found_cfg(const pd_detector_settings *set)
+{
+    const pd_postprocess_cfg *test = &set->test;
+    return (pd_detections_cfg){.pre_nms = test->pre_nms,
+                               .score_thresh = test->score_thresh,
+                               .nms = {test->nms_iou, test->nms_exact, test->max_per_image},
+                               .coder = test->coder};
+}
+
+/* Does a device find the boxes, or is that done with heads on the host? */
+static bool finds(const pd_detector *d)
+{
+    return d->device->kind != PD_CPU && d->set.test.nms_type == PD_NMS_PLAIN &&
+           (d->set.test.topk_mode == PD_TOPK_ANCHORS || kinds[d->set.type]->proposals);
+}
+
+static pd_status fill_scales(pd_detector *d, const pd_image_info *info, int n, pd_err *err)
+{
+    PD_TRY(pd_grow(&d->scales, &d->scales_room, (size_t)n * 3, sizeof *d->scales, err));
+    for (int i = 0; i < n; i++) {
+        if (!(info[i].scale_x > 0) || !(info[i].scale_y > 0))
+            return PD_FAIL(err, PD_EINVAL, "image %d has the scale factors %g and %g", i, (double)info[i].scale_x,
+                           (double)info[i].scale_y);
+        const float scales[3] = {info[i].scale_x, info[i].scale_y, info[i].flipped ? 1.f : 0.f};
+        memcpy(d->scales + 3 * i, scales, sizeof scales);
+    }
+    return pd_plan_give(d->last->plan, d->last->in.scales, d->scales, err);
+}
+
+static void copy_found(const pd_detections_out *found, int n, int limit, pd_detection *out, int *count)
+{
+    const pd_box *box = found->box->host;
+    const float *score = found->score->host;
+    const int *label = found->label->host;
+    memcpy(count, found->count->host, (size_t)n * sizeof *count);
+    for (int i = 0; i < n; i++)
+        for (int r = i * limit; r < i * limit + count[i]; r++) out[r] = (pd_detection){box[r], score[r], label[r]};
+}
+
+static pd_status detect_there(pd_detector *d, pd_form form, const pd_batch *b, pd_detection *out, int *count,
+                              pd_err *err)
+{
+    const entry want = {.form = form, .n = b->n, .h = b->h, .w = b->w, .limit = d->set.test.max_per_image};
+    PD_TRY(use_plan(d, &want, err));
+    const entry *e = d->last;
+    PD_TRY(fill_sizes(d, b->info, b->n, b->h, b->w, err));
+    PD_TRY(fill_scales(d, b->info, b->n, err));
+    PD_TRY(pd_plan_give(e->plan, e->in.image, b->pixels, err));
+    PD_TRY(pd_plan_forward(e->plan, err));
+    PD_TRY(pd_plan_fetch(e->plan, NULL, err));
+    copy_found(kinds[d->set.type]->found(e->net), b->n, e->limit, out, count);
+    return PD_OK;
 }
 
 pd_status pd_detector_detect(pd_detector *d, pd_form form, const pd_batch *b, pd_detection *out, int *count,
                              pd_err *err)
 {
+    if (finds(d)) return detect_there(d, form, b, out, count, err);
     PD_TRY(pd_detector_raw(d, form, b->pixels, b->info, b->n, b->h, b->w, NULL, err));
     return pd_detector_decode(d, b->info, out, count, err);
 }
@@ -361,7 +445,7 @@ pd_status pd_record_detector(pd_tape *t, pd_form form, const pd_detector_setting
 {
     void *net;
     PD_TRY(check_settings(set, err));
-    const pd_detector_inputs in = record_inputs(t, 1, h, w, 0, 0);
+    const pd_detector_inputs in = record_inputs(t, 1, h, w, 0, 0, false);
     PD_TRY(record_net(t, form, set, &in, &net, err));
     freeze(pd_tape_params(t), set->frozen_stages);
     return PD_OK;
@@ -380,7 +464,7 @@ pd_status pd_detector_training_bytes(size_t *out, pd_device *device, const pd_de
     PD_TRY(check_settings(set, err));
     PD_TRY(pd_params_new(&params, err));
     PD_TRY_DONE(pd_tape_new(&t, params, true, err));
-    const pd_detector_inputs in = record_inputs(t, n, h, w, MEASURED_BOXES, 0);
+    const pd_detector_inputs in = record_inputs(t, n, h, w, MEASURED_BOXES, 0, false);
     PD_TRY_DONE(record_net(t, train_form(set), set, &in, &net, err));
     freeze(params, set->frozen_stages);
     PD_TRY_DONE(pd_plan_measure(&planned, t, device, PD_PLAN_TRAIN, err));

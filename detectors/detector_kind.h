@@ -7,6 +7,7 @@
 
 #include "detectors/candidates.h"
 #include "detectors/detector.h"
+#include "kernels/detections.h"
 
 /* Inputs of the tape for n images with room for g boxes each. Those not used are NULL. */
 typedef struct pd_detector_inputs {
@@ -19,6 +20,8 @@ typedef struct pd_detector_inputs {
     pd_value *draw;   /* (n) I32: images of the run before this one, for samplers */
     /* detection of kinds with proposals, where these are given from outside */
     pd_value *proposals, *n_proposals; /* (n, m, 4), (n) I32 */
+    /* detection where the tape itself finds the boxes: (n, 3), as detections.h has it; heads are not kept then */
+    pd_value *scales;
 } pd_detector_inputs;
 
 typedef struct pd_detector_kind {
@@ -29,6 +32,8 @@ typedef struct pd_detector_kind {
     pd_status (*check)(const pd_detector_settings *set, pd_err *err);
     /* Records the network with its losses (a training tape), or with all that detection needs. Failures: the tape's. */
     void (*record)(pd_tape *t, pd_form form, const pd_detector_settings *set, const pd_detector_inputs *in, void *net);
+    /* What a tape with `scales` found. */
+    const pd_detections_out *(*found)(const void *net);
     /* After a forward run: */
     void (*losses)(const void *net, pd_losses *out);
     void (*outputs)(void *net, pd_raw *out);
@@ -61,6 +66,9 @@ static inline int pd_row_boxes(const pd_detector_settings *set)
 
 /* The form of the backbone in a detector that is recorded in `form`. */
 pd_form pd_backbone_form(const pd_detector_settings *set, pd_form form);
+
+/* The settings of a tape that finds the boxes itself. */
+pd_detections_cfg pd_found_cfg(const pd_detector_settings *set);
 
 /* Appends a part of the loss; parts with "loss" in their name count in the sum. name: static text. */
 void pd_losses_add(pd_losses *out, const char *name, float value);

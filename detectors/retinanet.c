@@ -9,6 +9,7 @@ typedef struct retinanet {
     pd_anchor_grid grid;
     pd_value *p[PD_RETINA_LEVELS], *cls[PD_RETINA_LEVELS], *reg[PD_RETINA_LEVELS];
     pd_value *loss_cls, *loss_bbox, *count; /* count: (n, 2) I32 positives and negatives */
+    pd_detections_out found;
 } retinanet;
 
 pd_retinanet_cfg pd_retinanet_cfg_default(void)
@@ -59,11 +60,21 @@ static void record(pd_tape *t, pd_form form, const pd_detector_settings *set, co
         record_losses(t, set, in, r);
         return;
     }
+    if (in->scales) {
+        const pd_detections_cfg cfg = pd_found_cfg(set);
+        r->found = pd_dense_detections(t, &r->grid, r->cls, r->reg, set->classes, in->sizes, in->scales, &cfg);
+        return;
+    }
     for (int l = 0; l < PD_RETINA_LEVELS; l++) {
         pd_tape_keep(t, r->p[l]);
         pd_tape_keep(t, r->cls[l]);
         pd_tape_keep(t, r->reg[l]);
     }
+}
+
+static const pd_detections_out *found(const void *net)
+{
+    return &((const retinanet *)net)->found;
 }
 
 static void losses(const void *net, pd_losses *out)
@@ -112,6 +123,7 @@ const pd_detector_kind pd_kind_retinanet = {.name = "retinanet",
                                             .title = "RetinaNet",
                                             .bytes = sizeof(retinanet),
                                             .record = record,
+                                            .found = found,
                                             .losses = losses,
                                             .outputs = outputs,
                                             .decode = decode,

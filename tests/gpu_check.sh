@@ -145,14 +145,19 @@ if [ -z "$device" ] && [ -x "$build/bin/pd_info" ]; then
     stage parity 120 "$build/tests/test_cuda" conv
     stage parity_layers 120 "$build/tests/test_cuda" PD
     stage training_parity 120 "$build/tests/test_cuda" resnet
+    stage detector_ops 120 sh -c 'for f in anchors assign sample targets proposals detections pick_deltas; do "$1" $f || exit; done' \
+        sh "$build/tests/test_cuda"
+    stage retinanet_parity 90 "$build/tests/test_cuda" retinanet
+    stage cascade_parity 120 "$build/tests/test_cuda" cascade_rcnn
     stage graphs 60 "$build/tests/test_cuda" graph
     stage nccl_world_1 60 "$build/tests/test_nccl"
     if command -v compute-sanitizer > /dev/null; then
         stage memcheck 120 compute-sanitizer --error-exitcode 1 "$build/tests/test_cuda" "grouped"
         stage racecheck 120 compute-sanitizer --tool racecheck --error-exitcode 1 "$build/tests/test_cuda" "PD-B"
+        stage racecheck_lists 120 compute-sanitizer --tool racecheck --error-exitcode 1 "$build/tests/test_cuda" "proposals"
         stage initcheck 120 compute-sanitizer --tool initcheck --error-exitcode 1 "$build/tests/test_cuda" "excite"
     else
-        for s in memcheck racecheck initcheck; do skip $s "compute-sanitizer is not here"; done
+        for s in memcheck racecheck racecheck_lists initcheck; do skip $s "compute-sanitizer is not here"; done
     fi
     for net in resnet50 pd_a_resnet50 pd_b_resnet50; do
         stage "train_$net" 60 "$build/bin/bench_train" $net --device cuda --size 224 --batch 256 --rounds 3 --wait 0 --no-peers
@@ -169,13 +174,14 @@ if [ -z "$device" ] && [ -x "$build/bin/pd_info" ]; then
 else
     # a GPU that the programs cannot use is a failure; none at all is not
     [ -n "$gpu" ] && report device failed 0 "${device:-pd_info was not built}"
-    for s in parity parity_layers training_parity graphs nccl_world_1 memcheck racecheck initcheck train_resnet50 train_pd_a_resnet50 \
+    for s in parity parity_layers training_parity detector_ops retinanet_parity cascade_parity graphs nccl_world_1 memcheck racecheck \
+        racecheck_lists initcheck train_resnet50 train_pd_a_resnet50 \
         train_pd_b_resnet50 infer_resnet50 infer_pd_a_resnet50 infer_pd_b_resnet50 torch_eager torch_compile; do
         skip $s "no GPU: ${device:-pd_info was not built}"
     done
 fi
 # Stages that do not exist yet are named, so that nobody takes their absence for success.
-for s in detectors_parity detectors_benchmark real_training; do skip $s "not written yet"; done
+for s in detectors_benchmark real_training; do skip $s "not written yet"; done
 
 printf '\n%s' "$table"
 printf '%d stages failed; results in %s\n' "$failed" "$results"

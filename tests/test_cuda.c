@@ -17,6 +17,7 @@
 #include "kernels/upsample_add.h"
 #include "tests/pd_test.h"
 #include "tests/scene.h"
+#include "tests/scene_detectors.h"
 
 static const char *only = "";
 
@@ -449,6 +450,7 @@ int main(int argc, char **argv)
     check_network("ge_resnet18", 8, 64, cpu, gpu); /* norms over less: 1e-7 of the input changes a step by its own size */
     if (!EMULATED) check_network("pd_a_resnet50", 2, 32, cpu, gpu);
     check_graphs("pd_b_resnet18", gpu);
+    add_tally(check_detectors(only, cpu, gpu, EMULATED));
     pd_device_close(gpu);
     pd_device_close(cpu);
     return pd_test_end();
