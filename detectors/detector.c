@@ -480,6 +480,22 @@ done:
     return status;
 }
 
+pd_status pd_detector_validation_bytes(size_t *out, pd_device *device, const pd_detector_settings *set, int h, int w,
+                                       pd_err *err)
+{
+    pd_params *params = NULL;
+    pd_tape *t = NULL;
+    pd_status status = PD_OK;
+    PD_TRY(pd_params_new(&params, err));
+    PD_TRY_DONE(pd_tape_new(&t, params, false, err));
+    PD_TRY_DONE(pd_record_detector(t, train_form(set), set, h, w, err));
+    status = pd_plan_measure_constants(out, t, device, err);
+done:
+    pd_tape_free(t);
+    pd_params_free(params);
+    return status;
+}
+
 const char *pd_detector_name(pd_detector_type type)
 {
     return kinds[type]->name;

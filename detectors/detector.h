@@ -120,6 +120,10 @@ pd_status pd_record_detector(pd_tape *t, pd_form form, const pd_detector_setting
 pd_status pd_detector_training_bytes(size_t *out, pd_device *device, const pd_detector_settings *settings, int n, int h,
                                      int w, pd_err *err);
 
+/* Bytes that detecting between training steps, image by image, takes besides that: the folded network. */
+pd_status pd_detector_validation_bytes(size_t *out, pd_device *device, const pd_detector_settings *settings, int h, int w,
+                                       pd_err *err);
+
 /* The plan and tape behind the last call, for profiles and counts. */
 pd_plan *pd_detector_plan(pd_detector *d);
 pd_tape *pd_detector_tape(pd_detector *d);

@@ -194,6 +194,32 @@ pd_status pd_plan_measure(size_t *bytes, pd_tape *tape, pd_device *device, pd_pl
     return status;
 }
 
+/* Operations that read the same constants share what they make of them: it counts once. */
+static size_t kept_bytes(const pd_plan *plan)
+{
+    size_t sum = 0;
+    for (int i = 0; i < plan->count; i++) {
+        const pd_node *n = plan->nodes[i];
+        const pd_value *of = NULL; /* the largest constant input */
+        for (int k = 0; k < n->n_in && n->kept_bytes; k++)
+            if (n->in[k] && n->in[k]->constant && (!of || pd_value_bytes(n->in[k]) > pd_value_bytes(of))) of = n->in[k];
+        if (!of || plan->value[of->id].counted) continue;
+        plan->value[of->id].counted = true;
+        sum += n->kept_bytes;
+    }
+    return sum;
+}
+
+pd_status pd_plan_measure_constants(size_t *bytes, pd_tape *tape, pd_device *device, pd_err *err)
+{
+    pd_plan *plan;
+    PD_TRY(new_plan(&plan, tape, device, PD_PLAN_INFER, err));
+    const pd_status status = pd_plan_lay_out(plan, err);
+    if (status == PD_OK) *bytes = plan->constant_bytes + kept_bytes(plan);
+    pd_plan_free(plan);
+    return status;
+}
+
 void pd_plan_free(pd_plan *plan)
 {
     if (!plan) return;

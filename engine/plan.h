@@ -41,6 +41,10 @@ void pd_plan_free(pd_plan *plan); /* NULL allowed */
 /* What pd_plan_bytes would say of such a plan; nothing of it is allocated, and the parameters need not be. */
 pd_status pd_plan_measure(size_t *bytes, pd_tape *tape, pd_device *device, pd_plan_mode mode, pd_err *err);
 
+/* Bytes that such a plan for inference takes besides its workspace: folded kernels and other constants, and what
+ * operations make of them in the first run (about, where that depends on their values). */
+pd_status pd_plan_measure_constants(size_t *bytes, pd_tape *tape, pd_device *device, pd_err *err);
+
 /* Gives an input its data for the following runs (device memory, input's shape and dtype; borrowed). */
 void pd_plan_bind(pd_value *input, void *data);
 

@@ -85,7 +85,7 @@ static pd_status plan_kernels(pd_plan *plan, pd_err *err)
         if (!n->kernel || !n->kernel->fwd || (n->backward && !n->kernel->bwd))
             return PD_FAIL(err, PD_EDEVICE, "%s %s: has no %s %s", n->op->name, n->name, plan->device->name,
                            n->kernel && n->kernel->fwd ? "backward" : "implementation");
-        n->saved_bytes = n->scratch_fwd = n->scratch_bwd = 0;
+        n->saved_bytes = n->scratch_fwd = n->scratch_bwd = n->kept_bytes = 0;
         const pd_status status = n->kernel->plan ? n->kernel->plan(n, plan->device, err) : PD_OK;
         if (status != PD_OK) return pd_err_context(err, "%s %s", n->op->name, n->name), status;
     }

@@ -28,6 +28,7 @@ typedef struct pd_value_plan {
     bool wants_grad; /* a backward run writes its gradient */
     int last_writer; /* of a weight's gradient: the node that completes it */
     bool mutable;    /* a buffer that an operation of this tape changes */
+    bool counted;    /* what operations keep of it (pd_plan_measure_constants) */
     void *given;     /* device memory for what pd_plan_give brings; the plan's */
     void *host;      /* what pd_plan_fetch fills; NULL on the CPU */
 } pd_value_plan;

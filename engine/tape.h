@@ -76,7 +76,8 @@ typedef pd_status (*pd_node_fn)(pd_node *node, const pd_run *run, pd_err *err);
 
 /* One implementation of an operation on one kind of device. */
 typedef struct pd_kernel {
-    /* Makes library descriptors (node->state) and sets node->saved_bytes, scratch_fwd, scratch_bwd. May be NULL. */
+    /* Makes library descriptors (node->state) and sets node->saved_bytes, scratch_fwd, scratch_bwd, kept_bytes. May be
+     * NULL. */
     pd_status (*plan)(pd_node *node, pd_device *device, pd_err *err);
     pd_node_fn fwd;
     pd_node_fn bwd;                 /* NULL: has no gradient on this device */
@@ -114,6 +115,7 @@ struct pd_node {
     void *saved;              /* from fwd to bwd */
     void *scratch;            /* during fwd, and during bwd */
     size_t saved_bytes, scratch_fwd, scratch_bwd;
+    size_t kept_bytes; /* what it will make of constants and keep outside of the plan (packed weights), for forecasts */
     /* A kernel's plan may ask for: */
     bool keep_apart;   /* no output may lie over an input */
     bool join_outputs; /* outputs of one shape lie pixel by pixel side by side: pitch is n_out times the channels */

@@ -50,6 +50,7 @@ static void plan_fast(pd_node *node, conv_state *s)
 {
     const int threads = pd_pool_threads(s->device->pool);
     node->scratch_fwd = pd_wino_fwd_scratch(&s->fast, threads);
+    if (node->in[W]->constant) node->kept_bytes = pd_panel_taps_bytes(node->in[W]->shape.dim);
     if (node->backward && pd_wants_grad(node, X)) node->scratch_bwd = pd_wino_bwd_data_scratch(&s->fast, threads);
     if (node->backward && pd_wants_grad(node, W)) {
         const size_t bytes = pd_wino_bwd_weights_scratch(&s->fast, threads);
@@ -79,6 +80,7 @@ static pd_status conv_plan(pd_node *node, pd_device *device, pd_err *err)
                                    .dw = node->backward && pd_wants_grad(node, W)};
     PD_TRY(pd_direct_plan(&s->by_library, device, &shape, wants, err));
     node->scratch_fwd = pd_direct_scratch_fwd(&s->by_library);
+    if (wants.constant) node->kept_bytes = s->by_library.packed_fwd;
     node->scratch_bwd = pd_direct_scratch_bwd(&s->by_library);
     return PD_OK;
 }

@@ -60,6 +60,7 @@ static void plan_panels(pd_node *node, mix_state *s)
 {
     const int threads = pd_pool_threads(s->device->pool);
     s->by_panels = true;
+    node->kept_bytes = kernel_count(node) * 27 / 5; /* 5.4 bytes for all kernels where the fourth is a grouped one */
     s->fast = pd_wino_add(&s->wino, &s->shape) && pd_wino_pays(&s->wino);
     node->scratch_fwd = align_up(outputs(node) * sizeof(float)) +
                         (s->fast ? pd_wino_fwd_scratch(&s->wino, threads) : pd_panel_conv_scratch(&s->shape, threads));

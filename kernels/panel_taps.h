@@ -43,6 +43,13 @@ typedef struct pd_panel_taps {
 pd_status pd_panel_taps_init(pd_panel_taps *t, pd_device *device, int g, int k, int c, int taps, pd_err *err);
 void pd_panel_taps_free(pd_panel_taps *t); /* zeroed: nothing happens */
 
+/* Bytes of the taps of a single kernel (k, r, s, c). */
+static inline size_t pd_panel_taps_bytes(const int w[4])
+{
+    const size_t panels = ((size_t)w[0] + PD_PANEL - 1) / PD_PANEL;
+    return panels * PD_PANEL * (size_t)w[1] * (size_t)w[2] * (size_t)w[3] * sizeof(float);
+}
+
 /* Takes over new kernels. */
 pd_status pd_panel_taps_set(pd_panel_taps *t, const float *w, pd_err *err);
 

@@ -249,10 +249,17 @@ static void print_row(const char *name, const pd_figures *f)
     printf("  %-18s %9.3f %15.3f %11.3f\n", name, f->macs / 1e9, f->params / 1e6, f->trainable / 1e6);
 }
 
-static pd_status describe_detector(const pd_detector_settings *set, int batch, options *o, pd_err *err)
+/* Bytes that the batches of one loader take. */
+static size_t loader_bytes(int batch, int h, int w)
+{
+    return ((size_t)pd_loader_defaults().ahead + 1) * (size_t)batch * (size_t)h * (size_t)w * 3 * sizeof(float);
+}
+
+/* validates: between the epochs there is a validation. */
+static pd_status describe_detector(const pd_detector_settings *set, int batch, bool validates, options *o, pd_err *err)
 {
     pd_detector_figures f, whole;
-    size_t bytes;
+    size_t bytes, more = 0;
     double ms = 0;
     char name[32];
     if (!o->size[0]) o->size[0] = 1280, o->size[1] = 800;
@@ -260,7 +267,8 @@ static pd_status describe_detector(const pd_detector_settings *set, int batch, o
     PD_TRY(pd_count_detector(&f, PD_FORM_COUNT, set, h, w, err));
     PD_TRY(pd_count_detector(&whole, PD_FORM_EVAL, set, h, w, err));
     PD_TRY(pd_detector_training_bytes(&bytes, o->device, set, batch, h, w, err));
-    bytes += ((size_t)pd_loader_defaults().ahead + 1) * (size_t)batch * (size_t)h * (size_t)w * 3 * sizeof(float);
+    if (validates) PD_TRY(pd_detector_validation_bytes(&more, o->device, set, h, w, err));
+    bytes += loader_bytes(batch, h, w) + more + (validates ? loader_bytes(1, h, w) : 0);
     if (o->latency) PD_TRY(time_detector(&ms, set, o, err));
     if (o->json) return print_detector_json(set, o, &f, &whole, batch, bytes, ms, err);
     printf("%s, %s%s%s%s, %d classes, one image of %dx%d\n", pd_detector_title(set->type), pd_arch_name(name, set->arch),
@@ -270,7 +278,8 @@ static pd_status describe_detector(const pd_detector_settings *set, int batch, o
         if (f.part[k].params > 0) print_row(pd_part_names[k], &f.part[k]);
     print_row("total", &f.total);
     if (set->arch.branches) print_row("in training form", &whole.total);
-    printf("  training takes %.2f GB for %d images at a time\n", (double)bytes / 1e9, batch);
+    printf("  training takes %.2f GB for %d images at a time%s\n", (double)bytes / 1e9, batch,
+           validates ? ", validation included" : "");
     if (o->latency) printf("  folded latency %.1f ms, from the image to its detections\n", ms);
     return PD_OK;
 }
@@ -285,7 +294,7 @@ static pd_status describe_det_config(const pd_config *c, int classes, options *o
     pd_status status = pd_config_read(&cfg, c, &pd_det_table, arena, err);
     if (status == PD_OK) status = pd_det_settings(&set, &cfg, o->classes ? o->classes : classes, err);
     if (status == PD_OK && o->classes) set.classes = o->classes;
-    if (status == PD_OK) status = describe_detector(&set, cfg.train.micro_batch, o, err);
+    if (status == PD_OK) status = describe_detector(&set, cfg.train.micro_batch, cfg.data.val.annotations != NULL, o, err);
     pd_arena_free(arena);
     return status;
 }
