@@ -108,6 +108,8 @@ static void test_keys(void)
     PD_CHECK_FAILS(settings(&s, "cascade_r50.json", "model.rcnn.stages.ious=[]", NULL), PD_EINVAL, "one per stage");
     PD_CHECK_FAILS(settings(&s, "cascade_r50.json", "model.rcnn.stages.reg_class_agnostic=false", NULL), PD_EINVAL,
                    "goes with one stage, but ious has 3");
+    PD_CHECK_OK(settings(&s, "cascade_r50.json", "model.rcnn.stages.low_quality=true", NULL));
+    PD_CHECK(s.cascade.stage[0].assign.low_quality && s.cascade.stage[2].assign.low_quality);
     PD_CHECK_OK(settings(&s, "faster_r50.json", "model.rcnn.stages.reg_class_agnostic=true", NULL));
     PD_CHECK(!s.cascade.class_boxes);
     PD_CHECK_FAILS(settings(&s, "cascade_r50.json", "model.rcnn.rpn.neg_iou=0.9", NULL), PD_EFORMAT,

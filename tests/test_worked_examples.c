@@ -59,6 +59,13 @@ static void test_anchors(void)
         check_box(all[rows[i].at], rows[i].box[0], rows[i].box[1], rows[i].box[2], rows[i].box[3], 6e-5);
 }
 
+static pd_assign_cfg low_quality(float thresh)
+{
+    pd_assign_cfg cfg = pd_assign_cfg_roi(thresh);
+    cfg.low_quality = true;
+    return cfg;
+}
+
 static void test_assignment(void)
 {
     static const pd_box gt[4] = {{0, 0, 10, 10}, {22, 18, 42, 40}, {20, 20, 40, 40}, {60, 0, 70, 30}};
@@ -76,7 +83,11 @@ static void test_assignment(void)
                 {pd_assign_cfg_rpn(), {1, -1, -1, 3, -1, 0, 0, 0, 0, -1}},
                 {pd_assign_cfg_roi(0.5f), {1, 1, 0, 2, 3, 0, 0, 0, 0, 2}},
                 {pd_assign_cfg_roi(0.6f), {1, 0, 0, 2, 3, 0, 0, 0, 0, 0}},
-                {pd_assign_cfg_roi(0.7f), {1, 0, 0, 2, 0, 0, 0, 0, 0, 0}}};
+                {pd_assign_cfg_roi(0.7f), {1, 0, 0, 2, 0, 0, 0, 0, 0, 0}},
+                /* as mmdetection 1.x assigns in its stages: G3 takes its best box */
+                {low_quality(0.5f), {1, 1, 0, 3, 3, 0, 0, 0, 0, 2}},
+                {low_quality(0.6f), {1, 0, 0, 3, 3, 0, 0, 0, 0, 0}},
+                {low_quality(0.7f), {1, 0, 0, 3, 0, 0, 0, 0, 0, 0}}};
     PD_ROW("14.4 IoU and assignment");
     for (int g = 0; g < 4; g++)
         for (int b = 0; b < 10; b++) PD_CHECK_NEAR(pd_box_iou(gt[g], boxes[b]), iou[g][b], 5.1e-5);

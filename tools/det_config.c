@@ -78,6 +78,7 @@ static const pd_field stages_fields[] = {
     PD_INT(stages_cfg, samples, .def = 512, .min = 1, .max = 100000, .doc = "boxes trained per image and stage"),
     PD_DOUBLE(stages_cfg, pos_fraction, .def = 0.25, .min = 0, .max = 1, .doc = "of them positive at most"),
     PD_DOUBLE(stages_cfg, smooth_l1_beta, .def = 1, .min = 0, .max = 10, .doc = "box loss; 0: L1"),
+    PD_BOOL(stages_cfg, low_quality, .def = 0, .doc = "an object takes its best box from a nearer one (mmdetection 1.x)"),
     PD_BOOL(stages_cfg, reg_class_agnostic, .def = 1, .doc = "one box for all classes; false: one for each, with one stage"),
 };
 static pd_status check_stages(const void *config, pd_err *err)
@@ -233,6 +234,7 @@ static void rcnn_settings(pd_cascade_cfg *out, const pd_det_config *cfg)
     for (int k = 0; k < out->stages; k++) {
         pd_box_stage_cfg *s = &out->stage[k];
         *s = (pd_box_stage_cfg){.assign = pd_assign_cfg_roi((float)m->stages.ious[k]), .weight = (float)m->stages.weights[k]};
+        s->assign.low_quality = m->stages.low_quality;
         for (int i = 0; i < 4; i++) s->coder.std[i] = (float)m->stages.stds[4 * k + i];
     }
     out->sample = (pd_sample_cfg){

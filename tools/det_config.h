@@ -40,7 +40,7 @@ typedef struct pd_det_config {
                 double ious[PD_MAX_BOX_STAGES], weights[PD_MAX_BOX_STAGES], stds[4 * PD_MAX_BOX_STAGES];
                 int n_ious, n_weights, n_stds, samples;
                 double pos_fraction, smooth_l1_beta;
-                bool reg_class_agnostic;
+                bool reg_class_agnostic, low_quality;
             } stages;
         } rcnn;
         struct pd_det_test_cfg {
