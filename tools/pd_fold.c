@@ -19,12 +19,15 @@
 
 /* How weights may be stored, and the largest difference of an output, relative to its largest magnitude, that is allowed:
  * to the unfolded network, all in float32. Half a unit in the last place of a weight is 2^-12 (f16) or 2^-9 (bf16) of it; an
- * output sums thousands of such errors of either sign, layer behind layer. */
+ * output sums thousands of such errors of either sign, layer behind layer. mixed_bound: where kernels are mixed for every
+ * image. These run from 16-bit numbers (kernels/panel_taps.h): a weight is off by up to 2^-16 of the largest of its 32 or
+ * 64, which is 2e-5 of a usual weight in the mean square. That is the relative error of a layer; of 25 layers one behind
+ * another it is five times as much, 1e-4, and a network may lie on either side of it. */
 static const struct {
     const char *name;
     pd_st_type type;
-    double bound;
-} dtypes[] = {{"f32", PD_ST_F32, 1e-4}, {"f16", PD_ST_F16, 1e-2}, {"bf16", PD_ST_BF16, 5e-2}};
+    double bound, mixed_bound;
+} dtypes[] = {{"f32", PD_ST_F32, 1e-4, 3e-4}, {"f16", PD_ST_F16, 1e-2, 1e-2}, {"bf16", PD_ST_BF16, 5e-2, 5e-2}};
 
 typedef struct options {
     const char *output, *images, *onnx, *dtype_name;
@@ -268,18 +271,27 @@ static pd_status save(pd_model *folded, const char *path, pd_st_type type, pd_er
     return status;
 }
 
+/* Does any layer mix its kernel for every image? */
+static bool mixes_kernels(const pd_model *m)
+{
+    if (m->meta.arch.family == PD_RESNET_PD_B) return true;
+    const pd_detector_settings *set = m->detector ? pd_detector_get(m->detector) : NULL;
+    return set && (set->neck.mixture == PD_GATED || set->head.mixture == PD_GATED);
+}
+
 /* Compares both networks on random and real inputs, prints the differences and holds them to the bound. */
 static pd_status prove(pd_model *whole, pd_model *folded, const options *o, int dtype, int *photos, const char *path, pd_err *err)
 {
     pd_fold_proof p = {0};
     const bool rounded = dtype > 0;
+    const double bound = mixes_kernels(whole) ? dtypes[dtype].mixed_bound : dtypes[dtype].bound;
     PD_TRY(compare_random(&p, whole, folded, o, rounded, err));
     if (o->images) PD_TRY(compare_images(&p, whole, folded, o, rounded, photos, err));
-    if (rounded) printf("\nstored as %s; the bound is %g of an output's largest magnitude\n", dtypes[dtype].name, dtypes[dtype].bound);
+    if (rounded) printf("\nstored as %s; the bound is %g of an output's largest magnitude\n", dtypes[dtype].name, bound);
     pd_proof_print(&p, stdout);
-    if (pd_proof_holds(&p, dtypes[dtype].bound)) return PD_OK;
+    if (pd_proof_holds(&p, bound)) return PD_OK;
     return PD_FAIL(err, PD_EINVAL, "%s: the folded network%s%s differs by more than %g from the unfolded one; nothing is written",
-                   path, rounded ? " stored as " : "", rounded ? dtypes[dtype].name : "", dtypes[dtype].bound);
+                   path, rounded ? " stored as " : "", rounded ? dtypes[dtype].name : "", bound);
 }
 
 static pd_status fold(pd_model *whole, pd_model *folded, pd_device *device, const options *o, const char *path, pd_err *err)
