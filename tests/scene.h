@@ -30,6 +30,7 @@ typedef struct scene_row {
     void (*record)(scene *, int variant);
     int variant;
     double slack; /* 0: 1; factor of what is allowed */
+    bool wrong;   /* data that the CPU refuses and that make the losses NaN elsewhere */
 } scene_row;
 
 typedef struct scene_family {

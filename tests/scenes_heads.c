@@ -184,6 +184,34 @@ static void mixed(scene *s, int variant)
     }
 }
 
+/* ---- data that are out of range ---- */
+
+static void wrong(scene *s, int variant)
+{
+    const int n = 2, stride = 4;
+    const pd_box_loss_cfg l1 = {pd_box_coder_unit(), 0};
+    const pd_mixed_cfg soft = {PD_MIXED_SOFTMAX, 0, 0};
+    pd_value *map = scene_map(s->tape, "map", n, 3, 1, 4);
+    if (variant == 0) { /* a match beyond the ground truths */
+        pd_value *match = scene_ints(s, "match", PD_SHAPE(n, 3), 5, 5)->value;
+        pd_value *boxes = scene_boxes(s, "boxes", PD_SHAPE(3, 4), 9)->value;
+        pd_value *gt = scene_boxes(s, "gt", PD_SHAPE(n, 5, 4), 9)->value;
+        scene_loss(s, pd_box_loss(s->tape, &map, 1, boxes, match, gt, weights(s, "weight", n), &l1), 1);
+    } else if (variant == 1) { /* more boxes than there is room for */
+        pd_value *rois = scene_boxes(s, "rois", PD_SHAPE(n, 2, 4), 9)->value;
+        pd_value *count = scene_ints(s, "count", PD_SHAPE(n), 3, 3)->value;
+        pd_value *y = pd_roi_align(s->tape, &map, &stride, 1, rois, count, 1, 0);
+        pd_value *label = scene_ints(s, "label", PD_SHAPE(2 * n, 1), 0, 3)->value;
+        scene_loss(s, pd_bce_loss(s->tape, &y, 1, label, weights(s, "weight", 2 * n), 4), 1);
+    } else { /* a class, a share */
+        pd_value *rows = scene_rows(s->tape, "x", n, 3);
+        pd_value *a = scene_ints(s, "a", PD_SHAPE(n), variant == 2 ? 3 : 0, variant == 2 ? 3 : 0)->value;
+        scene_input *share = scene_floats(s, "share", PD_SHAPE(1), 0);
+        share->f[0] = variant == 2 ? 0.5f : 1.5f;
+        scene_loss(s, pd_mixed_loss(s->tape, rows, a, a, share->value, &soft, NULL), 1);
+    }
+}
+
 static const scene_row rows[] = {
     {"focal_loss", focal, 0, 0}, /* vectors, several pieces */
     {"focal_loss", focal, 1, 0}, /* single logits, gamma 1.5 */
@@ -220,6 +248,10 @@ static const scene_row rows[] = {
     {"mixed_loss", mixed, 2, 0},
     {"mixed_loss", mixed, 3, 0},
     {"mixed_loss", mixed, 4, 0},
+    {"box_loss of a wrong match", wrong, 0, 0, true},
+    {"roi_align of a wrong count", wrong, 1, 0, true},
+    {"mixed_loss of a wrong class", wrong, 2, 0, true},
+    {"mixed_loss of a wrong share", wrong, 3, 0, true},
 };
 
 const scene_family scenes_heads = {rows, sizeof rows / sizeof *rows};
