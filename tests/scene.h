@@ -30,7 +30,6 @@ typedef struct scene_row {
     void (*record)(scene *, int variant);
     int variant;
     double slack; /* 0: 1; factor of what is allowed */
-    bool wrong;   /* data that the CPU refuses and that make the losses NaN elsewhere */
 } scene_row;
 
 typedef struct scene_family {
@@ -40,6 +39,7 @@ typedef struct scene_family {
 
 extern const scene_family scenes_boxes; /* anchors, matches, samples, targets, proposals */
 extern const scene_family scenes_heads; /* losses, RoIAlign, boxes of stages */
+extern const scene_family scenes_wrong; /* data out of range */
 
 /* Inputs: normal numbers times scale; whole numbers lo..hi; boxes (.., 4) with corners in -side/8 .. side, sides from 1
  * on. */
@@ -61,6 +61,8 @@ typedef struct scene_tally {
     int checks, failures;
 } scene_tally;
 scene_tally check_scenes(const scene_family *family, const char *only, pd_device *cpu, pd_device *gpu);
+/* The CPU must refuse the data; elsewhere nobody waits for an error, and all losses must be NaN. */
+scene_tally check_refused(const scene_family *family, const char *only, pd_device *cpu, pd_device *gpu);
 
 /* The optimisers' steps, in the same way. */
 scene_tally check_updates(const char *only, pd_device *cpu, pd_device *gpu);

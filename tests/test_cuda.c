@@ -441,6 +441,7 @@ int main(int argc, char **argv)
     for (int i = 0; i < CASES; i++) check_case(i, cpu, gpu);
     check_family(&scenes_boxes, cpu, gpu);
     check_family(&scenes_heads, cpu, gpu);
+    add_tally(check_refused(&scenes_wrong, only, cpu, gpu));
     add_tally(check_updates(only, cpu, gpu));
     check_network("resnet18", 4, 32, cpu, gpu);
     check_network("pd_a_resnet18", 4, 32, cpu, gpu);
