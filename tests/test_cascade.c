@@ -1,14 +1,19 @@
 /* Cascade R-CNN against the PyTorch reference: pyramid, proposals, stages, detections; losses, decisions and gradients;
- * and its samplers' draws. Faster R-CNN as its case of one stage. */
+ * and its samplers' draws. Faster R-CNN as its case of one stage, with one box and with a box for every class. */
 #include "tests/golden_detector.h"
 
 enum { ROWS = 1000, STAGES = 3 };
 
-static pd_detector_settings cascade(void)
+static pd_detector_settings settings_of(pd_detector_type type)
 {
-    pd_detector_settings set = pd_detector_defaults(PD_CASCADE_RCNN);
+    pd_detector_settings set = pd_detector_defaults(type);
     set.cascade.rpn.sample.first = set.cascade.sample.first = true; /* as the files were made */
     return set;
+}
+
+static pd_detector_settings cascade(void)
+{
+    return settings_of(PD_CASCADE_RCNN);
 }
 
 static const void *raw_find(const pd_raw *raw, const char *name)
@@ -80,23 +85,24 @@ static void check_stage(const pd_st *golden, const pd_raw *raw, int k, int n, co
     PD_CHECK_INT(wrong, 0);
 }
 
-static void test_forward(const char *file, pd_form form)
+static void test_forward(pd_detector_type type, const char *file, pd_form form)
 {
+    const int stages = type == PD_FASTER_RCNN ? 1 : STAGES;
     PD_ROW(file);
     pd_st *golden = golden_open(file);
     if (!golden) return;
     pd_arena *arena = pd_arena_new();
     int xd[4], *row;
     float *x = pd_oracle_tensor(golden, "x", xd, arena);
-    pd_detector *d = golden_forward_detector(cascade(), golden);
+    pd_detector *d = golden_forward_detector(settings_of(type), golden);
     pd_raw raw = {0};
     PD_CHECK_OK(PD_ALLOC(&row, arena, (size_t)xd[0] * ROWS, &err));
     PD_CHECK_OK(pd_detector_raw(d, form, x, NULL, xd[0], xd[2], xd[3], &raw, &err));
-    PD_CHECK_INT(raw.count, 15 + 2 + 4 * STAGES);
+    PD_CHECK_INT(raw.count, 15 + 2 + 4 * stages);
     for (int i = 0; i < raw.count; i++)
         if (raw.shape[i].rank == 4 && pd_st_find(golden, raw.name[i])) check_tensor(golden, raw.name[i], raw.data[i]);
     match_proposals(golden, &raw, xd[0], row, arena);
-    for (int k = 0; k < STAGES; k++) check_stage(golden, &raw, k, xd[0], row, arena);
+    for (int k = 0; k < stages; k++) check_stage(golden, &raw, k, xd[0], row, arena);
     check_decoded(d, golden, xd[0], xd[2], xd[3]);
     pd_detector_free(d);
     pd_arena_free(arena);
@@ -242,9 +248,38 @@ static void test_no_objects(void)
     golden_loss_close(&g);
 }
 
+/* Boxes for every class: offsets of the object's own class are trained, the others' gradients are none. */
+static void test_class_boxes(void)
+{
+    static const char batch[] = "cascade_loss_ragged_resnet18"; /* the same images and boxes */
+    golden_loss g;
+    pd_losses losses = {0};
+    PD_ROW("faster_loss_ragged_resnet18");
+    if (golden_loss_open_on(&g, "faster_loss_ragged_resnet18", batch)) {
+        pd_detector *d = golden_loss_detector(settings_of(PD_FASTER_RCNN), &g);
+        PD_CHECK_OK(pd_detector_loss(d, &g.batch, 0, &losses, &err));
+        check_losses(&g, &losses);
+        PD_CHECK_OK(pd_detector_backward(d, false, &err));
+        check_gradients(&g, pd_detector_params(d));
+        const pd_param *reg = pd_params_find(pd_detector_params(d), "roi_head.bbox_head.fc_reg.bias");
+        const int *label = g.labels;
+        PD_CHECK(reg && reg->count == 4 * 20);
+        for (size_t c = 0; reg && c < 20; c++) {
+            bool there = false, moved = false;
+            for (int i = 0; i < GOLDEN_IMAGES * GOLDEN_BOXES; i++)
+                there |= i % GOLDEN_BOXES < g.counts[i / GOLDEN_BOXES] && label[i] == (int)c;
+            for (size_t i = 0; i < 4; i++) moved |= reg->grad[4 * c + i] != 0;
+            PD_CHECK_MSG(there == moved, "class %zu is %s, its offsets are %s", c, there ? "there" : "not there",
+                         moved ? "trained" : "not trained");
+        }
+        pd_detector_free(d);
+    }
+    golden_loss_close(&g);
+}
+
 /* ---- what has no golden file ---- */
 
-/* One stage: other names, the same first stage. */
+/* One stage, one box for all classes: other names, the same first stage. */
 static void test_faster(void)
 {
     golden_loss g;
@@ -256,6 +291,11 @@ static void test_faster(void)
         set.classes = 20;
         PD_CHECK_OK(pd_arch_parse(&set.arch, "resnet18", NULL, &err));
         PD_CHECK_FAILS(pd_detector_new(&d, device, &set, &err), PD_EINVAL, "one stage, not 3");
+        set.type = PD_CASCADE_RCNN;
+        set.cascade.class_boxes = true;
+        PD_CHECK_FAILS(pd_detector_new(&d, device, &set, &err), PD_EINVAL, "for every class go with one stage, not 3");
+        set.type = PD_FASTER_RCNN;
+        set.cascade.class_boxes = false;
         set.cascade.stages = 1;
         d = golden_loss_detector(set, &g);
         pd_params *params = pd_detector_params(d);
@@ -318,14 +358,16 @@ static void test_small_image(void)
 int main(void)
 {
     PD_CHECK_OK(pd_device_open(&device, "cpu", 2, &err));
-    test_forward("cascade_resnet18", PD_FORM_EVAL);
-    test_forward("cascade_pd_b_resnet18", PD_FORM_EVAL);
-    test_forward("cascade_pd_b_resnet18", PD_FORM_FUSED);
+    test_forward(PD_CASCADE_RCNN, "cascade_resnet18", PD_FORM_EVAL);
+    test_forward(PD_CASCADE_RCNN, "cascade_pd_b_resnet18", PD_FORM_EVAL);
+    test_forward(PD_CASCADE_RCNN, "cascade_pd_b_resnet18", PD_FORM_FUSED);
+    test_forward(PD_FASTER_RCNN, "faster_resnet18", PD_FORM_FUSED);
     test_loss("cascade_loss_resnet18");
     test_loss("cascade_loss_ragged_resnet18");
     test_groups("cascade_loss_ragged_resnet18");
     test_draws();
     test_no_objects();
+    test_class_boxes();
     test_faster();
     test_small_image();
     pd_device_close(device);
