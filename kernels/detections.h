@@ -5,9 +5,12 @@
  * which works on host memory and is what the CPU uses; this is for devices that would have to bring whole heads there.
  *
  *   sizes    (n, 4) I32            h, w of each resized image (and two numbers that are not read)
- *   scales   (n, 3)                scale_x, scale_y from the original to the resized image; 1 where it is mirrored, or
- * 0 box      (n, max_keep, 4)      pixels of the original image, by descending score; rows from count[i] on are 0 score
- * (n, max_keep) label    (n, max_keep) I32     class count    (n) I32 */
+ *   scales   (n, 3)                scale_x, scale_y from the original to the resized image; then 1 if it is mirrored
+ *   box      (n, max_keep, 4)      pixels of the original image, by descending score; rows from count[i] on are 0
+ *   score    (n, max_keep)
+ *   label    (n, max_keep) I32     class
+ *   count    (n) I32
+ */
 #ifndef PD_DETECTIONS_H
 #define PD_DETECTIONS_H
 
