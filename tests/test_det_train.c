@@ -206,6 +206,23 @@ static void test_detect(void)
     pd_child_free(&c);
 }
 
+/* ParaDise convolutions in neck and head: folded, stored in 16 bits, and it detects. */
+static void test_folded(void)
+{
+    pd_child c = {0};
+    PD_ROW("pd_fold");
+    run(&c, "heads",
+        "--set train.max_steps=1 --set model.backbone.arch=pd_b_resnet18 --set model.neck.conv=pd_b --set model.head.conv=pd_b");
+    pd_child_run(&c, NULL, PD_BIN_DIR,
+                 "pd_fold %s/heads/last.safetensors -o %s/folded.safetensors --dtype f16 --verify 2 --input 64 --threads 2", dir,
+                 dir);
+    PD_CHECK_MSG(c.code == 0 && strstr(c.out, "stored as f16; the bound is 0.01 of"), "code %d: %s", c.code, c.err);
+    pd_child_run(&c, NULL, PD_BIN_DIR,
+                 "pd_detect %s/folded.safetensors %s/set.json --images %s -o %s/folded.json --threads 2", dir, dir, dir, dir);
+    PD_CHECK_MSG(c.code == 0 && strstr(c.err, "6 images"), "code %d: %s", c.code, c.err);
+    pd_child_free(&c);
+}
+
 /* Several sizes in one run: another loss than with one, the same loss twice. */
 static void test_multi_scale(void)
 {
@@ -226,30 +243,40 @@ static void test_multi_scale(void)
     pd_child_free(&c);
 }
 
-/* The memory that a training takes is within a tenth of what pd_info says before. The largest child so far is meant, so
- * this one must be larger than those before it. */
+/* The memory that a training takes is within a tenth of what pd_info says before, also where small images come before
+ * large ones, and with a validation of PD-B, which keeps folded kernels. The largest child so far is meant, so each one
+ * must be larger than those before it. */
 static void test_memory(void)
 {
-    char path[512];
+    static const struct {
+        const char *name, *sets;
+    } rows[] = {
+        {"memory", "--set data.val.annotations=null"},
+        {"memory_val", "--set model.backbone.arch=pd_b_resnet18 --set model.neck.conv=pd_b --set train.pictures=0"},
+    };
+    char path[512], more[512];
     pd_child c = {0};
-    pd_json_doc *doc = NULL;
-    struct rusage before, after;
-    getrusage(RUSAGE_CHILDREN, &before);
-    run(&c, "memory",
-        "--set model.type=cascade_rcnn --set data.resize=[640,480] --set data.val.annotations=null --set "
-        "train.max_steps=2"
-        " --set train.epochs=2");
-    getrusage(RUSAGE_CHILDREN, &after);
-    snprintf(path, sizeof path, "%s/memory/config.json", dir);
-    pd_child_run(&c, NULL, PD_BIN_DIR, "pd_info %s --num-classes 1 --input 640x480 --json", path);
-    PD_CHECK_INT(c.code, 0);
-    PD_CHECK_OK(pd_json_parse(&doc, "pd_info", c.out, strlen(c.out), &err));
-    const pd_json *said = doc ? pd_json_member(pd_json_root(doc), "training_bytes") : NULL;
-    const double forecast = said ? pd_json_number(said) : NAN, taken = 1024.0 * (double)after.ru_maxrss;
-    PD_CHECK(after.ru_maxrss > before.ru_maxrss);
-    PD_CHECK_MSG(fabs(taken - forecast) <= 0.1 * taken, "forecast %.2f GB, taken %.2f GB", forecast / 1e9, taken / 1e9);
-    printf("memory of training: forecast %.2f GB, taken %.2f GB\n", forecast / 1e9, taken / 1e9);
-    pd_json_close(doc);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        pd_json_doc *doc = NULL;
+        struct rusage before, after;
+        getrusage(RUSAGE_CHILDREN, &before);
+        snprintf(more, sizeof more,
+                 "--set model.type=cascade_rcnn --set data.resize=[640,480] --set data.short_sides=[416,448,480] "
+                 "--set train.micro_batch=1 --set train.max_steps=3 %s",
+                 rows[i].sets);
+        run(&c, rows[i].name, more);
+        getrusage(RUSAGE_CHILDREN, &after);
+        snprintf(path, sizeof path, "%s/%s/config.json", dir, rows[i].name);
+        pd_child_run(&c, NULL, PD_BIN_DIR, "pd_info %s --num-classes 1 --input 640x480 --json", path);
+        PD_CHECK_INT(c.code, 0);
+        PD_CHECK_OK(pd_json_parse(&doc, "pd_info", c.out, strlen(c.out), &err));
+        const pd_json *said = doc ? pd_json_member(pd_json_root(doc), "training_bytes") : NULL;
+        const double forecast = said ? pd_json_number(said) : NAN, taken = 1024.0 * (double)after.ru_maxrss;
+        PD_CHECK(after.ru_maxrss > before.ru_maxrss);
+        PD_CHECK_MSG(fabs(taken - forecast) <= 0.1 * taken, "forecast %.2f GB, taken %.2f GB", forecast / 1e9, taken / 1e9);
+        printf("%s: forecast %.2f GB, taken %.2f GB\n", rows[i].name, forecast / 1e9, taken / 1e9);
+        pd_json_close(doc);
+    }
     pd_child_free(&c);
 }
 
@@ -265,6 +292,7 @@ int main(void)
     test_detect();
     test_multi_scale();
     test_memory();
+    test_folded();
     pd_remove_tree(dir);
     pd_arena_free(arena);
     return pd_test_end();
