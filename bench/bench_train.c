@@ -74,7 +74,7 @@ static pd_status trainer_init(trainer *t, pd_device *device, const char *name, c
     PD_TRY(pd_params_init(pd_classifier_params(t->c), 1, err));
     (void)pd_params_weights(pd_classifier_params(t->c), &weights);
     PD_TRY(device->alloc(device, (void **)&t->velocity, weights * sizeof(float), err));
-    memset(t->velocity, 0, weights * sizeof(float));
+    PD_TRY(device->fill(device, t->velocity, 0, weights * sizeof(float), err));
     t->pixels = malloc(n * sizeof(float));
     t->labels = malloc((size_t)set->batch * sizeof(int));
     if (!t->pixels || !t->labels) return PD_FAIL(err, PD_ENOMEM, "out of memory for a batch");
