@@ -5,9 +5,9 @@
  * ground truths in front, are assigned and sampled for the first stage; each stage's boxes, moved by its own
  * predictions (no gradient, ground truths taken out), are the candidates of the next. Gradients of all stages add up in
  * the pyramid. Detection: every proposal goes through all stages; the class scores are one softmax of the mean of the
- * stages' logits, the box is the last stage's. A cascade's boxes are class-agnostic: one set of offsets for all classes;
- * a single stage may have one for each class, as Faster R-CNN does: trained on the offsets of the object's class, and in
- * detection a box for each class that scores. */
+ * stages' logits, the box is the last stage's. A cascade's boxes are class-agnostic: one set of offsets for all
+ * classes; a single stage may have one for each class, as Faster R-CNN does: trained on the offsets of the object's
+ * class, and in detection a box for each class that scores. */
 #ifndef PD_CASCADE_RCNN_H
 #define PD_CASCADE_RCNN_H
 
@@ -41,8 +41,8 @@ typedef struct pd_cascade_cfg {
 
 /* Three stages as above. */
 pd_cascade_cfg pd_cascade_cfg_default(void);
-/* One stage, the cascade's first; offsets for every class, L1 for boxes, proposals from anchors that reach over the border
- * too (border -1), 1000 of them in training. */
+/* One stage, the cascade's first; offsets for every class, L1 for boxes, proposals from anchors that reach over the
+ * border too (border -1), 1000 of them in training. */
 pd_cascade_cfg pd_faster_cfg_default(void);
 
 #endif

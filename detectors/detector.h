@@ -121,8 +121,8 @@ pd_status pd_detector_training_bytes(size_t *out, pd_device *device, const pd_de
                                      int w, pd_err *err);
 
 /* Bytes that detecting between training steps, image by image, takes besides that: the folded network. */
-pd_status pd_detector_validation_bytes(size_t *out, pd_device *device, const pd_detector_settings *settings, int h, int w,
-                                       pd_err *err);
+pd_status pd_detector_validation_bytes(size_t *out, pd_device *device, const pd_detector_settings *settings, int h,
+                                       int w, pd_err *err);
 
 /* The plan and tape behind the last call, for profiles and counts. */
 pd_plan *pd_detector_plan(pd_detector *d);

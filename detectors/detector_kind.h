@@ -44,8 +44,8 @@ typedef struct pd_detector_kind {
                             pd_candidates *out, pd_pool *pool, pd_err *err);
     /* Kinds with proposals: those of the one image, by descending score; returns how many. */
     int (*proposals)(const void *net, const pd_box **boxes, const float **scores);
-    /* What became of the first `count` given ones: boxes in pixels of the resized image (pd_row_boxes each), class scores
-     * (classes + 1 each). */
+    /* What became of the first `count` given ones: boxes in pixels of the resized image (pd_row_boxes each), class
+     * scores (classes + 1 each). */
     void (*rows)(const void *net, const pd_image_info *info, int count, pd_box *boxes, float *scores);
 } pd_detector_kind;
 

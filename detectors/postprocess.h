@@ -9,8 +9,8 @@
  * score descending topk_mode PD_TOPK_PAIRS is the order of later mmdetection releases: step 3 first, then the pre_nms
  * best pairs of each level. Equal scores: the lower index (level, cell, anchor, class) first.
  *
- * Box heads (Cascade R-CNN, Faster R-CNN), per image: the logits of all stages are averaged, one softmax over classes and
- * background is taken, then steps 3 and 4, with one box of a row for all classes or one for each.
+ * Box heads (Cascade R-CNN, Faster R-CNN), per image: the logits of all stages are averaged, one softmax over classes
+ * and background is taken, then steps 3 and 4, with one box of a row for all classes or one for each.
  *
  * Plain functions over host memory; no sigmoid is taken where the logit already decides. Images and anchors are shared
  * out to the pool's threads, the result does not depend on them. */

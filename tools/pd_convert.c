@@ -231,7 +231,8 @@ static pd_status describe_type(job *j, pd_model_meta *m, const struct kind *kind
     if (kind->detector < 0) return PD_OK;
     PD_TRY(pd_format(
         &text, j->arena, err,
-        "{\"model\": {\"type\": \"%s\", \"num_classes\": %d, \"backbone\": {\"arch\": \"%s\", \"branches\": \"%s\"}%s%s%s}}",
+        "{\"model\": {\"type\": \"%s\", \"num_classes\": %d, "
+        "\"backbone\": {\"arch\": \"%s\", \"branches\": \"%s\"}%s%s%s}}",
         m->type, m->classes, pd_arch_name(name, m->arch), pd_branches_text(m->arch.branches), one ? faster : "",
         !one ? "" : class_boxes ? "false" : "true", one ? "}}" : ""));
     m->config = text;
