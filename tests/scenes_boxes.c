@@ -200,11 +200,11 @@ static pd_detections_cfg detections_cfg(int variant)
 {
     return (pd_detections_cfg){.pre_nms = variant == 3 ? 2000 : 60,
                                .score_thresh = variant == 2 ? 0.99f : 0.3f,
-                               .nms = {.iou = 0.5f, .exact = variant == 1, .max_keep = variant == 0 ? 30 : 300},
+                               .nms = {.iou = 0.5f, .exact = variant == 1, .max_keep = variant == 0 ? 30 : 100},
                                .coder = {{0.5f, 0.5f, 0.5f, 0.5f}, 0}};
 }
 
-/* 0: levels cut and entire, boxes moved by class, more found than kept; 1: classes compared, all kept; 2: hardly a
+/* 0: levels cut and entire, boxes moved by class, more found than kept; 1: classes compared; 2: hardly a
  * candidate; 3: one class, nothing is cut. */
 static void dense_detections(scene *s, int variant)
 {
