@@ -2,8 +2,8 @@
  * in training and inference; recorded graphs against plain loops, bit for bit.
  *
  * Built twice: as test_cuda, for a machine with a GPU (skipped elsewhere), and as test_cuda_emulated, where the same
- * host code and kernels run on the CPU (tests/emulate) and device memory is closed to the host. With an argument only
- * the cases whose names contain it run. ctest: slow */
+ * host code and kernels run on the CPU (tests/emulate) and device memory is closed to the host. Arguments:
+ * --operations or --networks for one half; any other word: only the cases whose names contain it. ctest: slow */
 #include "backbones/classifier.h"
 #include "backbones/layer.h"
 #include "engine/plugin.h"
@@ -65,9 +65,9 @@ static pd_value *conv_case(pd_tape *t, int n, int h, int w, int c, int k, int si
 {
     const pd_conv_args args = {.stride = stride, .pad_h = size / 2, .pad_w = size / 2, .groups = groups, .relu = relu};
     pd_value *x = scene_map(t, "x", n, h, w, c);
-    pd_value *r =
-        residual ? scene_map(t, "r", n, pd_conv_out(h, size, stride, size / 2), pd_conv_out(w, size, stride, size / 2), k)
-                 : NULL;
+    pd_value *r = residual ? scene_map(t, "r", n, pd_conv_out(h, size, stride, size / 2),
+                                       pd_conv_out(w, size, stride, size / 2), k)
+                           : NULL;
     return pd_conv(t, "conv", x, kernel(t, "w", k, c / groups, size, size), bias ? vector(t, "b", k) : NULL, r, args);
 }
 
@@ -147,8 +147,8 @@ static pd_value *record_case(pd_tape *t, int i)
     case 27: return pd_upsample_add(t, scene_map(t, "x", 2, 4, 3, 16), scene_map(t, "y", 2, 7, 6, 16));
     case 28: {
         pd_value *x = scene_map(t, "x", 2, 5, 6, 32);
-        return pd_excite(t, x, pd_record_linear(t, "fc", pd_channel_means(t, x), 32, false), scene_map(t, "r", 2, 5, 6, 32),
-                         true);
+        return pd_excite(t, x, pd_record_linear(t, "fc", pd_channel_means(t, x), 32, false),
+                         scene_map(t, "r", 2, 5, 6, 32), true);
     }
     case 29: return pd_excite(t, scene_map(t, "x", 2, 7, 6, 16), scene_map(t, "m", 2, 3, 2, 16), NULL, false);
     default: {
@@ -250,8 +250,7 @@ static void check_case(int i, pd_device *cpu, pd_device *gpu)
             const double allowed = precisions[p].gradient * (strstr(case_names[i], "max pool") ? 3 : 1);
             PD_CHECK_MSG(y <= precisions[p].forward, "output differs by %.3g of its size (allowed %.3g)", y,
                          precisions[p].forward);
-            PD_CHECK_MSG(g <= allowed, "gradients differ by %.3g of their size (allowed %.3g)", g,
-                         allowed);
+            PD_CHECK_MSG(g <= allowed, "gradients differ by %.3g of their size (allowed %.3g)", g, allowed);
             PD_CHECK_MSG(b <= precisions[p].forward, "running statistics differ by %.3g", b);
             PD_CHECK_MSG(fabs((double)(got.loss - want.loss)) <= precisions[p].forward * (1 + fabs((double)want.loss)),
                          "loss %g, expected %g", (double)got.loss, (double)want.loss);
@@ -356,7 +355,7 @@ static const struct {
 } network_bounds[] = {{{1e-4, 5e-3}, 0.1, 1e-3},
                       {{5e-3, 0.1}, 0.5, 1e-2},
                       {{0.01, 0.2}, 1.01, 0.02}, /* a first step may be left out: the scale was too large */
-                      {{0.2, 0.5}, 1.2, 0.1}}; /* eight bits, and norms over four pixels */
+                      {{0.2, 0.5}, 1.2, 0.1}};   /* eight bits, and norms over four pixels */
 
 static void compare_networks(const training *want, const training *got, int p, int images)
 {
@@ -366,14 +365,17 @@ static void compare_networks(const training *want, const training *got, int p, i
     PD_CHECK(isfinite(got->loss[STEPS - 1]));
     double d = 0, size = 0;
     for (size_t i = 0; i < want->count; i++) {
-        const double a = (double)want->second[i] - (double)want->first[i], b = (double)got->second[i] - (double)got->first[i];
+        const double a = (double)want->second[i] - (double)want->first[i],
+                     b = (double)got->second[i] - (double)got->first[i];
         d += (a - b) * (a - b);
         size += a * a;
     }
     const double y = distance(want->logits, got->logits, (size_t)images * 10);
-    PD_CHECK_MSG(sqrt(d) <= network_bounds[p].change * sqrt(size), "what two steps change differs by %.3g of its size (allowed %.3g)",
-                 sqrt(d / size), network_bounds[p].change);
-    PD_CHECK_MSG(y <= network_bounds[p].logits, "logits differ by %.3g of their size (allowed %.3g)", y, network_bounds[p].logits);
+    PD_CHECK_MSG(sqrt(d) <= network_bounds[p].change * sqrt(size),
+                 "what two steps change differs by %.3g of its size (allowed %.3g)", sqrt(d / size),
+                 network_bounds[p].change);
+    PD_CHECK_MSG(y <= network_bounds[p].logits, "logits differ by %.3g of their size (allowed %.3g)", y,
+                 network_bounds[p].logits);
 }
 
 static void check_network(const char *arch, int images, int side, pd_device *cpu, pd_device *gpu)
@@ -425,11 +427,36 @@ static void check_graphs(const char *arch, pd_device *gpu)
     }
 }
 
+static void check_operations(pd_device *cpu, pd_device *gpu)
+{
+    for (int i = 0; i < CASES; i++) check_case(i, cpu, gpu);
+    check_family(&scenes_boxes, cpu, gpu);
+    check_family(&scenes_heads, cpu, gpu);
+    add_tally(check_refused(&scenes_wrong, only, cpu, gpu));
+    add_tally(check_updates(only, cpu, gpu));
+}
+
+static void check_networks(pd_device *cpu, pd_device *gpu)
+{
+    check_network("resnet18", 4, 32, cpu, gpu);
+    check_network("pd_a_resnet18", 4, 32, cpu, gpu);
+    check_network("pd_b_resnet18", 5, 32, cpu, gpu);
+    if (!EMULATED) check_network("pd_b_resnet18", 2, 32, cpu, gpu);
+    check_network("se_resnet18", 3, 32, cpu, gpu);
+    check_network("ge_resnet18", 8, 64, cpu,
+                  gpu); /* norms over less: 1e-7 of the input changes a step by its own size */
+    if (!EMULATED) check_network("pd_a_resnet50", 2, 32, cpu, gpu);
+    check_graphs("pd_b_resnet18", gpu);
+    add_tally(check_detectors(only, cpu, gpu, EMULATED));
+}
+
 int main(int argc, char **argv)
 {
     pd_err err = PD_ERR_INIT;
     pd_device *cpu = NULL, *gpu = NULL;
-    if (argc > 1) only = argv[1];
+    const bool operations = argc < 2 || strcmp(argv[1], "--networks"),
+               networks = argc < 2 || strcmp(argv[1], "--operations");
+    if (argc > 1 && operations && networks) only = argv[1];
     PD_CHECK_OK(pd_device_open(&cpu, "cpu", 1, &err));
     if (open_gpu(&gpu, &err) != PD_OK) {
         pd_test_checks = 0;
@@ -438,20 +465,8 @@ int main(int argc, char **argv)
         return pd_test_end();
     }
     printf("%s: %s\n", gpu->name, gpu->title);
-    for (int i = 0; i < CASES; i++) check_case(i, cpu, gpu);
-    check_family(&scenes_boxes, cpu, gpu);
-    check_family(&scenes_heads, cpu, gpu);
-    add_tally(check_refused(&scenes_wrong, only, cpu, gpu));
-    add_tally(check_updates(only, cpu, gpu));
-    check_network("resnet18", 4, 32, cpu, gpu);
-    check_network("pd_a_resnet18", 4, 32, cpu, gpu);
-    check_network("pd_b_resnet18", 5, 32, cpu, gpu);
-    if (!EMULATED) check_network("pd_b_resnet18", 2, 32, cpu, gpu);
-    check_network("se_resnet18", 3, 32, cpu, gpu);
-    check_network("ge_resnet18", 8, 64, cpu, gpu); /* norms over less: 1e-7 of the input changes a step by its own size */
-    if (!EMULATED) check_network("pd_a_resnet50", 2, 32, cpu, gpu);
-    check_graphs("pd_b_resnet18", gpu);
-    add_tally(check_detectors(only, cpu, gpu, EMULATED));
+    if (operations) check_operations(cpu, gpu);
+    if (networks) check_networks(cpu, gpu);
     pd_device_close(gpu);
     pd_device_close(cpu);
     return pd_test_end();

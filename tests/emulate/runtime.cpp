@@ -29,6 +29,7 @@ namespace
 /* ---- device memory: one reserved range of addresses, closed while no work runs ---- */
 
 const size_t RESERVED = (size_t)4 << 30, LINE = 256;
+const size_t LARGE_PAGE = (size_t)2 << 20;
 
 struct block_of_memory {
     size_t at, bytes;
@@ -56,7 +57,7 @@ void protect(int how)
     if (!device.top) return;
     if (key >= 0)
         pkey_set(key, how == PROT_NONE ? PKEY_DISABLE_ACCESS : 0);
-    else if (mprotect(device.base, (device.top + 4095) / 4096 * 4096, how) != 0)
+    else if (mprotect(device.base, (device.top + LARGE_PAGE - 1) / LARGE_PAGE * LARGE_PAGE, how) != 0)
         abort();
 }
 
@@ -320,10 +321,13 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int index
 cudaError_t cudaMalloc(void **out, size_t bytes)
 {
     bytes = (bytes + LINE - 1) / LINE * LINE + LINE; /* a gap behind every block */
-    if (!device.base)
-        device.base = (char *)mmap(nullptr, RESERVED, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (device.base == (char *)MAP_FAILED) return cudaErrorMemoryAllocation;
-    /* large pages: closing and opening few of them is quick */
+    if (!device.base) {
+        void *all =
+            mmap(nullptr, RESERVED + LARGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (all == MAP_FAILED) return cudaErrorMemoryAllocation;
+        device.base = (char *)(((uintptr_t)all + LARGE_PAGE - 1) / LARGE_PAGE * LARGE_PAGE);
+    }
+    /* large pages, never cut: closing and opening few of them is quick */
     if (!device.top) (void)madvise(device.base, RESERVED, MADV_HUGEPAGE);
     if (!device.top && key_of_device() >= 0 &&
         pkey_mprotect(device.base, RESERVED, PROT_READ | PROT_WRITE, key_of_device()) != 0)
