@@ -33,6 +33,9 @@ struct pd_device {
     void (*library_free)(void *library);
     struct pd_shared *shared; /* what plans made of parameters (shared.h) */
     unsigned long changes;    /* how often parameters changed since the device was opened */
+    /* Device memory, under fp16: the scale that gradients carry, and how many good steps it has lasted; a run that goes
+     * on takes both along (tools/train_run.h). NULL where gradients carry none. */
+    float *scale;
     pd_status (*alloc)(pd_device *, void **out, size_t bytes, pd_err *);
     void (*release)(pd_device *, void *memory);
     pd_status (*upload)(pd_device *, void *to, const void *from_host, size_t bytes, pd_err *);

@@ -67,6 +67,9 @@ void pd_train_run_free(pd_train_run *run)
     *run = (pd_train_run){0};
 }
 
+#define STATE_SIZE 8 /* numbers of train.state */
+#define SCALE_SIZE 2 /* of train.scale */
+
 /* Rank 0's weights, statistics, state and position for all. */
 static pd_status share_state(pd_train_run *run, pd_err *err)
 {
@@ -78,6 +81,7 @@ static pd_status share_state(pd_train_run *run, pd_err *err)
     PD_TRY(pd_comm_broadcast(comm, run->velocity, weights * sizeof *w, 0, err));
     if (run->square) PD_TRY(pd_comm_broadcast(comm, run->square, weights * sizeof *w, 0, err));
     if (run->ema) PD_TRY(pd_comm_broadcast(comm, run->ema, weights * sizeof *w, 0, err));
+    if (run->device->scale) PD_TRY(pd_comm_broadcast(comm, run->device->scale, SCALE_SIZE * sizeof(float), 0, err));
     return pd_comm_broadcast(run->comm, &run->at, sizeof run->at, 0, err);
 }
 
@@ -147,12 +151,40 @@ pd_status pd_train_step(pd_train_run *run, pd_err *err)
     return PD_OK;
 }
 
-#define STATE_SIZE 8
+static pd_status save_scale(pd_st_writer *w, float scale[SCALE_SIZE], pd_device *d, pd_err *err)
+{
+    const int64_t shape[1] = {SCALE_SIZE};
+    if (!d->scale) return PD_OK;
+    PD_TRY(d->download(d, scale, d->scale, SCALE_SIZE * sizeof *scale, err));
+    return pd_st_add(w, "train.scale", PD_ST_F32, 1, shape, scale, err);
+}
+
+/* A file without a scale, or a device without one: nothing. */
+static pd_status load_scale(pd_device *d, const pd_st *file, pd_err *err)
+{
+    const pd_st_tensor *t = pd_st_find(file, "train.scale");
+    const int64_t shape[1] = {SCALE_SIZE};
+    float scale[SCALE_SIZE];
+    int exponent;
+    if (!d->scale || !t) return PD_OK;
+    PD_TRY(pd_st_need(&t, file, "train.scale", 1, shape, err));
+    if (t->type != PD_ST_F32)
+        return PD_FAIL(err, PD_EFORMAT, "%s: train.scale is %s, expected F32", pd_st_path(file), pd_st_type_name(t->type));
+    memcpy(scale, t->data, sizeof scale);
+    if (!(scale[0] >= 1 && scale[0] <= 1e9f && frexpf(scale[0], &exponent) == 0.5f))
+        return PD_FAIL(err, PD_EFORMAT, "%s: train.scale[0] is %g, expected a power of two from 1 on", pd_st_path(file),
+                       (double)scale[0]);
+    if (!(scale[1] >= 0 && scale[1] <= 1e6f && scale[1] == floorf(scale[1])))
+        return PD_FAIL(err, PD_EFORMAT, "%s: train.scale[1] is %g, expected a number of steps", pd_st_path(file),
+                       (double)scale[1]);
+    return d->upload(d, d->scale, scale, sizeof scale, err);
+}
 
 pd_status pd_train_save(pd_train_run *run, const char *name, const pd_model_meta *meta, bool weights_only, pd_err *err)
 {
     pd_st_writer *w = NULL;
     char *path;
+    float scale[SCALE_SIZE]; /* read by the commit */
     const double state[STATE_SIZE] = {(double)run->at.step, (double)run->at.epoch, (double)run->at.step_in_epoch,
                                       run->at.best, (double)run->at.images, (double)run->at.closed,
                                       (double)run->at.stale};
@@ -172,6 +204,7 @@ pd_status pd_train_save(pd_train_run *run, const char *name, const pd_model_meta
         PD_TRY_DONE(pd_save_block(w, run->params, "train.momentum.", run->velocity, arena, err));
         if (run->square) PD_TRY_DONE(pd_save_block(w, run->params, "train.square.", run->square, arena, err));
         if (run->ema) PD_TRY_DONE(pd_save_block(w, run->params, "train.ema.", run->ema, arena, err));
+        PD_TRY_DONE(save_scale(w, scale, run->device, err));
         PD_TRY_DONE(pd_st_add(w, "train.state", PD_ST_F64, 1, state_shape, state, err));
     }
     status = pd_st_commit(w, err);
@@ -210,6 +243,7 @@ pd_status pd_train_resume(pd_train_run *run, const char *path, pd_err *err)
     PD_TRY_DONE(pd_load_block(run->velocity, run->params, "train.momentum.", file, err));
     if (run->square) PD_TRY_DONE(pd_load_block(run->square, run->params, "train.square.", file, err));
     if (run->ema) PD_TRY_DONE(pd_load_block(run->ema, run->params, "train.ema.", file, err));
+    PD_TRY_DONE(load_scale(run->device, file, err));
     run->at = (pd_train_position){(int64_t)state[0], (int64_t)state[1], (int64_t)state[2], state[3], (int64_t)state[4],
                                   (int64_t)state[5], (int64_t)state[6]};
 done:

@@ -5,6 +5,10 @@
  * last.safetensors is a usable model plus "train." tensors: momentum, the moving average, and train.state (position and
  * best result). A run killed at any moment goes on from the last whole file with the very same weights.
  *
+ * A run in fp16 adds train.scale: the scale of its gradients and how many good steps it has lasted (F32, 2). One that
+ * goes on in fp16 begins with these; from a file without them (written in another precision, or on the CPU) with a new
+ * scale. All other runs pass over them. So every run goes on from every file of its model and optimiser.
+ *
  * Several processes (device->comm): each steps its own copy with the same averaged gradients, so all stay the same; rank 0
  * alone reads and writes the folder. */
 #ifndef PD_TRAIN_RUN_H

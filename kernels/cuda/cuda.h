@@ -15,7 +15,7 @@
 typedef struct pd_gconv_library pd_gconv_library; /* gconv.h */
 typedef struct pd_gemm_library pd_gemm_library;   /* gemm.h */
 
-/* Numbers of the fp16 gradient scale, in device memory. */
+/* Numbers of the fp16 gradient scale, in device memory; pd_device.scale shows them as two floats. */
 typedef struct pd_scale_state {
     float scale;      /* gradients carry it; 1 unless fp16 */
     float good_steps; /* since it changed */

@@ -119,8 +119,10 @@ static pd_status cuda_seed(pd_device *device, float *to, float value, pd_err *er
 static pd_status precision_set(pd_device *device, pd_err *err)
 {
     const pd_cuda *c = pd_cuda_of(device);
-    const float scale = device->precision == PD_FP16 ? PD_SCALE_START : 1.f;
-    if (!c->offline) PD_CUDA_TRY(pd_cuda_scale_start(c->scale, scale, c->stream), err);
+    const bool scaled = device->precision == PD_FP16;
+    if (c->offline) return PD_OK;
+    PD_CUDA_TRY(pd_cuda_scale_start(c->scale, scaled ? PD_SCALE_START : 1.f, c->stream), err);
+    device->scale = scaled ? &c->scale->scale : NULL;
     return PD_OK;
 }
 

@@ -1,0 +1,242 @@
+/* Training on the CUDA device as programs do it (tools/train_run.h): runs that stop and go on in fp16.
+ *
+ * Built twice: as test_cuda_train, for a machine with a GPU (skipped elsewhere), and as test_cuda_train_emulated, where
+ * the same host code and kernels run on the CPU (tests/emulate). */
+#include "backbones/layer.h"
+#include "engine/file.h"
+#include "engine/plan.h"
+#include "engine/plugin.h"
+#include "engine/rng.h"
+#include "kernels/conv.h"
+#include "kernels/pool.h"
+#include "kernels/softmax_ce.h"
+#include "tests/pd_test.h"
+#include "tests/programs.h"
+#include "tools/train_run.h"
+
+static pd_err err;
+static char dir[256];
+
+#ifdef PD_EMULATED
+const pd_plugin *pd_plugin_cuda(void);
+static pd_status open_gpu(pd_device **out)
+{
+    return pd_device_open_plugin(out, pd_plugin_cuda(), 0, 1, &err);
+}
+#else
+static pd_status open_gpu(pd_device **out)
+{
+    return pd_device_open(out, "cuda", 1, &err);
+}
+#endif
+
+/* ---- a small network and its run ---- */
+
+enum { IMAGES = 4, SIDE = 8, CHANNELS = 8, WIDTH = 16, CLASSES = 3 };
+#define LOUD 4096 /* the loss is multiplied by it: the first scales of fp16 are too large */
+
+typedef struct trainee {
+    pd_device *device;
+    pd_params *params;
+    pd_tape *tape;
+    pd_plan *plan;
+    pd_value *image, *label, *loss;
+    pd_train_run run;
+    double last_loss;
+} trainee;
+
+static pd_value *weight(pd_tape *t, const char *name, int k, int c)
+{
+    const pd_param spec = {.rank = 4,
+                           .dim = {k, c, 3, 3},
+                           .kind = PD_WEIGHT,
+                           .layout = PD_LAYOUT_CONV,
+                           .init = {PD_INIT_NORMAL, sqrt(1.0 / (c * 9))}};
+    return pd_tape_param(t, name, &spec);
+}
+
+static void record(trainee *t)
+{
+    const pd_conv_args args = {.stride = 1, .pad_h = 1, .pad_w = 1, .groups = 1, .relu = true};
+    t->image = pd_tape_input(t->tape, "image", PD_F32, PD_SHAPE(IMAGES, SIDE, SIDE, CHANNELS));
+    t->label = pd_tape_input(t->tape, "label", PD_I32, PD_SHAPE(IMAGES));
+    pd_value *y = pd_conv(t->tape, "1", t->image, weight(t->tape, "1.weight", WIDTH, CHANNELS), NULL, NULL, args);
+    y = pd_conv(t->tape, "2", y, weight(t->tape, "2.weight", WIDTH, WIDTH), NULL, NULL, args);
+    pd_value *logits = pd_record_linear(t->tape, "fc", pd_global_avg_pool(t->tape, y), CLASSES, false);
+    t->loss = pd_softmax_ce(t->tape, logits, t->label, NULL, 0, NULL);
+    pd_tape_minimise(t->tape, t->loss, LOUD);
+}
+
+/* A new run in `folder`, on a device as a new process finds it. precision NULL: the CPU's. */
+static void begin(trainee *t, pd_device *device, const char *precision, const char *folder)
+{
+    const pd_optimizer_cfg optimizer = {.lr = 0.1 / LOUD, .momentum = 0.9, .weight_decay = 1e-4};
+    const pd_schedule constant = {.type = PD_SCHEDULE_CONSTANT};
+    *t = (trainee){.device = device};
+    PD_CHECK_OK(pd_device_set_precision(device, precision, &err));
+    PD_CHECK_OK(pd_params_new(&t->params, &err));
+    PD_CHECK_OK(pd_tape_new(&t->tape, t->params, true, &err));
+    record(t);
+    PD_CHECK_OK(pd_params_allocate(t->params, device, true, &err));
+    PD_CHECK_OK(pd_params_init(t->params, 7, &err));
+    PD_CHECK_OK(pd_plan_new(&t->plan, t->tape, device, PD_PLAN_TRAIN, NULL, &err));
+    PD_CHECK_OK(pd_train_run_init(&t->run, device, t->params, folder, &optimizer, &constant, 0.9, 1, 100, &err));
+}
+
+static void end(trainee *t)
+{
+    pd_train_run_free(&t->run);
+    pd_plan_free(t->plan);
+    pd_tape_free(t->tape);
+    pd_params_free(t->params);
+}
+
+/* What comes in a step depends on its number alone. */
+static void step(trainee *t)
+{
+    float image[IMAGES * SIDE * SIDE * CHANNELS];
+    int label[IMAGES];
+    pd_rng rng = pd_rng_make(11, (uint32_t)t->run.at.step, 0);
+    for (size_t i = 0; i < sizeof image / sizeof *image; i++) image[i] = (float)pd_rng_normal(&rng);
+    for (int i = 0; i < IMAGES; i++) label[i] = (int)pd_rng_below(&rng, CLASSES);
+    PD_CHECK_OK(pd_plan_give(t->plan, t->image, image, &err));
+    PD_CHECK_OK(pd_plan_give(t->plan, t->label, label, &err));
+    PD_CHECK_OK(pd_plan_forward(t->plan, &err));
+    PD_CHECK_OK(pd_plan_fetch(t->plan, t->loss, &err));
+    t->last_loss = (double)*(const float *)t->loss->host;
+    PD_CHECK_OK(pd_plan_backward(t->plan, false, &err));
+    PD_CHECK_OK(pd_train_step(&t->run, &err));
+}
+
+static void save(trainee *t)
+{
+    const pd_model_meta meta = {.type = "classifier", .classes = CLASSES};
+    PD_CHECK_OK(pd_make_dirs(t->run.dir, &err));
+    PD_CHECK_OK(pd_train_save(&t->run, "last.safetensors", &meta, false, &err));
+}
+
+static const char *file_of(char path[512], const char *folder)
+{
+    snprintf(path, 512, "%s/last.safetensors", folder);
+    return path;
+}
+
+/* Steps of a run in `folder`, from its own beginning or from a file; then its checkpoint. */
+static void train(pd_device *device, const char *precision, const char *folder, const char *from, int64_t until)
+{
+    trainee t;
+    begin(&t, device, precision, folder);
+    if (from) PD_CHECK_OK(pd_train_resume(&t.run, from, &err));
+    while (t.run.at.step < until) step(&t);
+    PD_CHECK(isfinite(t.last_loss));
+    save(&t);
+    end(&t);
+}
+
+/* ---- the scale of fp16 ---- */
+
+/* What a file says of it; false: nothing. */
+static bool scale_in(const char *path, float scale[2])
+{
+    pd_st *file = NULL;
+    PD_CHECK_OK(pd_st_open(&file, path, &err));
+    const pd_st_tensor *t = file ? pd_st_find(file, "train.scale") : NULL;
+    if (t) pd_st_read_f32(scale, t);
+    pd_st_close(file);
+    return t != NULL;
+}
+
+static void test_scale_goes_on(pd_device *gpu)
+{
+    char whole[400], half[400], path[512], other[512];
+    float scale[2] = {0, 0};
+    PD_ROW("fp16");
+    snprintf(whole, sizeof whole, "%s/whole", dir);
+    snprintf(half, sizeof half, "%s/half", dir);
+    train(gpu, "fp16", whole, NULL, 14);
+    train(gpu, "fp16", half, NULL, 9);
+    PD_CHECK(scale_in(file_of(path, half), scale));
+    PD_CHECK_MSG(scale[0] < 65536 && scale[1] > 0, "scale %g after %g good steps: the test shows nothing",
+                 (double)scale[0], (double)scale[1]);
+    train(gpu, "fp16", half, path, 14);
+    PD_CHECK(scale_in(file_of(other, whole), scale));
+    PD_CHECK(scale[1] > 5);
+    PD_CHECK_MSG(pd_same_files(path, other), "the run that went on ended otherwise than the undisturbed one");
+    PD_ROW("");
+}
+
+static void test_scale_and_others(pd_device *cpu, pd_device *gpu)
+{
+    char a[400], b[400], path[512];
+    float scale[2] = {0, 0};
+    snprintf(a, sizeof a, "%s/others", dir);
+    snprintf(b, sizeof b, "%s/after", dir);
+    train(gpu, "fp16", a, NULL, 8); /* a scale that nobody else asks for */
+    train(gpu, "fp32", b, file_of(path, a), 10);
+    PD_CHECK(!scale_in(file_of(path, b), scale));
+    train(cpu, NULL, b, file_of(path, a), 10);
+    PD_CHECK(!scale_in(file_of(path, b), scale));
+    trainee t; /* a file without one */
+    begin(&t, gpu, "fp16", a);
+    PD_CHECK_OK(pd_train_resume(&t.run, file_of(path, b), &err));
+    save(&t);
+    end(&t);
+    PD_CHECK(scale_in(file_of(path, a), scale));
+    PD_CHECK(scale[0] == 65536 && scale[1] == 0);
+}
+
+/* Overwrites the numbers of a file's scale. */
+static void spoil(const char *path, const float scale[2])
+{
+    float was[2] = {0, 0};
+    static char text[1 << 20];
+    PD_CHECK(scale_in(path, was));
+    FILE *f = fopen(path, "r+b");
+    const size_t bytes = fread(text, 1, sizeof text, f);
+    const char *at = memmem(text, bytes, was, sizeof was);
+    PD_CHECK(at != NULL);
+    if (at) fseek(f, (long)(at - text), SEEK_SET);
+    if (at) fwrite(scale, sizeof was, 1, f);
+    fclose(f);
+}
+
+static void test_bad_scale(pd_device *gpu)
+{
+    static const struct {
+        float scale[2];
+        const char *says;
+    } rows[] = {{{3, 1}, "train.scale[0] is 3, expected a power of two"},
+                {{NAN, 1}, "train.scale[0] is nan"},
+                {{0.5f, 1}, "train.scale[0] is 0.5"},
+                {{1024, -1}, "train.scale[1] is -1, expected a number of steps"},
+                {{1024, 2.5f}, "train.scale[1] is 2.5"}};
+    char folder[400], path[512];
+    snprintf(folder, sizeof folder, "%s/bad", dir);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        trainee t;
+        train(gpu, "fp16", folder, NULL, 6);
+        spoil(file_of(path, folder), rows[i].scale);
+        begin(&t, gpu, "fp16", folder);
+        PD_CHECK_FAILS(pd_train_resume(&t.run, path, &err), PD_EFORMAT, rows[i].says);
+        end(&t);
+    }
+}
+
+int main(void)
+{
+    pd_device *cpu = NULL, *gpu = NULL;
+    PD_CHECK_OK(pd_device_open(&cpu, "cpu", 1, &err));
+    if (!pd_test_dir(dir, "cuda_train")) return 1;
+    if (open_gpu(&gpu) != PD_OK) {
+        pd_test_checks = 0;
+        PD_SKIP("%s", err.text);
+    } else {
+        test_scale_goes_on(gpu);
+        test_scale_and_others(cpu, gpu);
+        test_bad_scale(gpu);
+        pd_device_close(gpu);
+    }
+    pd_device_close(cpu);
+    pd_remove_tree(dir);
+    return pd_test_end();
+}
