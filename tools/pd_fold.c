@@ -211,7 +211,7 @@ static pd_status export_onnx(pd_model *m, const options *o, pd_err *err)
 {
     enum { LEVELS = 5 };
     pd_tape *t = NULL;
-    char names[2 * LEVELS][16], classes[16], arch[32];
+    char names[2 * LEVELS][24], classes[16], arch[32];
     pd_onnx_output outputs[2 * LEVELS];
     pd_value *p[LEVELS];
     pd_stages stages;
