@@ -124,7 +124,8 @@ static pd_status box_head(void *arg, pd_err *err)
     static const int rows = ROWS;
     const pd_image_info info = {.h = 32, .w = 32, .scale_x = 1, .scale_y = 1};
     const pd_postprocess_cfg post = pd_postprocess_cfg_default();
-    const pd_roi_outputs heads = {1, ROWS, CLASSES, 1, &rows, {logits}, boxes, NULL};
+    const pd_roi_outputs heads = {
+        .n = 1, .m = ROWS, .k = CLASSES, .stages = 1, .count = &rows, .logits = {logits}, .boxes = boxes};
     pd_detection out[100];
     int count = 0;
     (void)arg;
