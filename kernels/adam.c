@@ -75,7 +75,9 @@ pd_status pd_adam_step(pd_device *device, pd_params *params, float *mean, float 
 {
     const pd_update_kernels *other = device->kind != PD_CPU && device->find ? device->find(device, "update") : NULL;
     if (other) return other->adam(device, params, mean, square, set, err);
-    const pd_adam_numbers numbers = pd_adam_numbers_of(set);
+    pd_adam scaled = *set;
+    PD_TRY(pd_clip_on_cpu(&scaled.scale, set->clip, device, params, err));
+    const pd_adam_numbers numbers = pd_adam_numbers_of(&scaled);
     size_t count, largest = 0;
     float *const w = pd_params_weights(params, &count), *const g = pd_params_grads(params);
     double *part = NULL;

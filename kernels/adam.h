@@ -16,6 +16,7 @@
 typedef struct pd_adam {
     double lr, beta1, beta2, eps, weight_decay;
     double scale; /* multiplies gradients */
+    struct pd_clip *clip; /* as in sgd.h; NULL: none */
     int64_t step; /* t: 1 for the first */
     bool lamb;
 } pd_adam;

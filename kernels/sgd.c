@@ -1,4 +1,5 @@
 #include "kernels/sgd.h"
+#include "kernels/clip_math.h"
 #include "kernels/simd.h"
 
 #include <math.h>
@@ -71,10 +72,12 @@ pd_status pd_sgd_step(pd_device *device, pd_params *params, float *velocity, con
     const pd_update_kernels *other = elsewhere(device);
     if (other) return other->step(device, params, velocity, set, err);
     size_t count;
+    double scale = set->scale;
+    PD_TRY(pd_clip_on_cpu(&scale, set->clip, device, params, err));
     step_all s = {device->pool,
                   {.w = pd_params_weights(params, &count), .v = velocity, .g = pd_params_grads(params),
                    .lr = (float)set->lr, .momentum = (float)set->momentum, .decay = (float)set->weight_decay,
-                   .scale = (float)set->scale, .nesterov = set->nesterov}};
+                   .scale = (float)scale, .nesterov = set->nesterov}};
     if (none_spared(params)) {
         trainable_runs(params, step_run, &s);
         return PD_OK;
@@ -122,6 +125,21 @@ pd_status pd_grad_norm(double *norm, pd_device *device, pd_params *params, pd_er
     trainable_runs(params, norm_run, &s);
     *norm = sqrt(s.total);
     return PD_OK;
+}
+
+pd_status pd_clip_on_cpu(double *scale, pd_clip *clip, pd_device *device, pd_params *params, pd_err *err)
+{
+    if (!clip) return PD_OK;
+    PD_TRY(pd_grad_norm(&clip->norm, device, params, err));
+    clip->norm /= clip->passes;
+    *scale *= pd_clip_factor(clip->norm, clip->max_norm);
+    return PD_OK;
+}
+
+pd_status pd_clip_read(pd_clip *clip, pd_device *device, pd_err *err)
+{
+    const pd_update_kernels *other = elsewhere(device);
+    return other ? other->clipped(&clip->norm, device, err) : PD_OK;
 }
 
 typedef struct average {

@@ -4,13 +4,19 @@
 #include "tests/pd_test.h"
 #include "tests/scene.h"
 
-enum { TENSORS = 150, UPDATES = 4, UPDATE_STEPS = 3 };
-static const char *const update_names[UPDATES] = {"update sgd", "update sgd sparing some", "update adamw",
-                                                  "update lamb"};
+enum { TENSORS = 150, UPDATES = 6, UPDATE_STEPS = 3 };
+static const char *const update_names[UPDATES] = {"update sgd",  "update sgd sparing some", "update adamw",
+                                                  "update lamb", "update sgd clipped",      "update lamb clipped"};
 
-/* Weights after some steps from drawn weights and gradients; with fp16 the gradients carry the scale, and those of the
- * second step are infinite in one place. */
-static pd_status run_update(float **weights, size_t *count, int kind, pd_device *d, pd_err *err)
+static bool uses_sgd(int kind)
+{
+    return kind < 2 || kind == 4;
+}
+
+/* Weights after some steps from drawn weights and gradients, and the gradients' norms where they are clipped; with fp16
+ * the gradients carry the scale, and those of the second step are infinite in one place. */
+static pd_status run_update(float **weights, double norms[UPDATE_STEPS], size_t *count, int kind, pd_device *d,
+                            pd_err *err)
 {
     pd_params *params = NULL;
     float *state[2] = {NULL, NULL}, *g = NULL;
@@ -49,7 +55,13 @@ static pd_status run_update(float **weights, size_t *count, int kind, pd_device 
         }
         if (bad) g[*count / 2] = INFINITY;
         PD_TRY_DONE(d->upload(d, pd_params_grads(params), g, *count * sizeof *g, err));
-        const pd_sgd sgd = {.lr = 0.1, .momentum = 0.9, .weight_decay = 0.01, .scale = 0.5, .nesterov = kind == 1};
+        pd_clip clip = {.max_norm = t == 2 ? 1e9 : 5, .passes = 3}; /* the second step needs none */
+        const pd_sgd sgd = {.lr = 0.1,
+                            .momentum = 0.9,
+                            .weight_decay = 0.01,
+                            .scale = 0.5,
+                            .nesterov = kind == 1,
+                            .clip = kind >= 4 ? &clip : NULL};
         const pd_adam adam = {.lr = 0.1,
                               .beta1 = 0.9,
                               .beta2 = 0.98,
@@ -57,12 +69,15 @@ static pd_status run_update(float **weights, size_t *count, int kind, pd_device 
                               .weight_decay = 0.1,
                               .scale = 0.5,
                               .step = t,
-                              .lamb = kind == 3};
-        if (kind < 2)
+                              .lamb = kind == 3 || kind == 5,
+                              .clip = kind >= 4 ? &clip : NULL};
+        if (uses_sgd(kind))
             PD_TRY_DONE(pd_sgd_step(d, params, state[0], &sgd, err));
         else
             PD_TRY_DONE(pd_adam_step(d, params, state[0], state[1], &adam, err));
         if (bad) scale /= 2;
+        PD_TRY_DONE(pd_clip_read(&clip, d, err));
+        if (!bad) norms[t - 1] = clip.norm;
     }
     *weights = malloc(*count * sizeof **weights);
     PD_TRY_DONE(d->download(d, *weights, w, *count * sizeof **weights, err));
@@ -78,17 +93,22 @@ static void check_update(int kind, pd_device *cpu, pd_device *gpu)
 {
     pd_err err = PD_ERR_INIT;
     float *want = NULL;
+    double want_norms[UPDATE_STEPS] = {0};
     size_t count = 0;
-    PD_CHECK_OK(run_update(&want, &count, kind, cpu, &err));
+    PD_CHECK_OK(run_update(&want, want_norms, &count, kind, cpu, &err));
+    if (kind >= 4) PD_CHECK(want_norms[0] > 5); /* clipped */
     for (int p = 0; p < PRECISIONS; p++) {
         float *got = NULL;
+        double norms[UPDATE_STEPS] = {0};
         PD_ROW(update_names[kind]);
         PD_CHECK_OK(pd_device_set_precision(gpu, precisions[p].name, &err));
-        const pd_status status = run_update(&got, &count, kind, gpu, &err);
+        const pd_status status = run_update(&got, norms, &count, kind, gpu, &err);
         PD_CHECK_MSG(status == PD_OK, "%s", err.text);
         if (status == PD_OK) {
             const double d = distance(want, got, count);
             PD_CHECK_MSG(d < 1e-6, "%s: weights differ by %.3g of their size", precisions[p].name, d);
+            for (int i = 0; i < UPDATE_STEPS && kind >= 4; i++)
+                PD_CHECK_NEAR(norms[i], want_norms[i], 1e-6 * want_norms[i]);
         }
         free(got);
         PD_ROW("");

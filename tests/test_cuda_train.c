@@ -1,4 +1,5 @@
-/* Training on the CUDA device as programs do it (tools/train_run.h): runs that stop and go on in fp16.
+/* Training on the CUDA device as programs do it (tools/train_run.h): runs that stop and go on in fp16; steps that the
+ * host does not wait for.
  *
  * Built twice: as test_cuda_train, for a machine with a GPU (skipped elsewhere), and as test_cuda_train_emulated, where
  * the same host code and kernels run on the CPU (tests/emulate). */
@@ -18,12 +19,17 @@ static pd_err err;
 static char dir[256];
 
 #ifdef PD_EMULATED
+long emulate_waits(void);
 const pd_plugin *pd_plugin_cuda(void);
 static pd_status open_gpu(pd_device **out)
 {
     return pd_device_open_plugin(out, pd_plugin_cuda(), 0, 1, &err);
 }
 #else
+static long emulate_waits(void)
+{
+    return 0;
+}
 static pd_status open_gpu(pd_device **out)
 {
     return pd_device_open(out, "cuda", 1, &err);
@@ -92,7 +98,7 @@ static void end(trainee *t)
 }
 
 /* What comes in a step depends on its number alone. */
-static void step(trainee *t)
+static void step_unread(trainee *t)
 {
     float image[IMAGES * SIDE * SIDE * CHANNELS];
     int label[IMAGES];
@@ -102,10 +108,15 @@ static void step(trainee *t)
     PD_CHECK_OK(pd_plan_give(t->plan, t->image, image, &err));
     PD_CHECK_OK(pd_plan_give(t->plan, t->label, label, &err));
     PD_CHECK_OK(pd_plan_forward(t->plan, &err));
-    PD_CHECK_OK(pd_plan_fetch(t->plan, t->loss, &err));
-    t->last_loss = (double)*(const float *)t->loss->host;
     PD_CHECK_OK(pd_plan_backward(t->plan, false, &err));
     PD_CHECK_OK(pd_train_step(&t->run, &err));
+}
+
+static void step(trainee *t)
+{
+    step_unread(t);
+    PD_CHECK_OK(pd_plan_fetch(t->plan, t->loss, &err));
+    t->last_loss = (double)*(const float *)t->loss->host;
 }
 
 static void save(trainee *t)
@@ -222,6 +233,32 @@ static void test_bad_scale(pd_device *gpu)
     }
 }
 
+/* ---- waiting ---- */
+
+/* Backward, norm, clipping, update, moving average: the host hands them over and goes on. */
+static void test_steps_do_not_wait(pd_device *cpu, pd_device *gpu)
+{
+    static const char *const names[] = {"fp32", "fp16", "bf16"};
+    double norm = 0;
+    for (int p = -1; p < 3; p++) {
+        trainee t;
+        begin(&t, p < 0 ? cpu : gpu, p < 0 ? NULL : names[p], dir);
+        PD_ROW(p < 0 ? "cpu" : names[p]);
+        t.run.optimizer.clip_norm = 1e-3 * LOUD;
+        for (int i = 0; i < 12; i++) step_unread(&t); /* graphs are recorded, the scale of fp16 has settled */
+        const long before = emulate_waits();
+        step_unread(&t);
+        step_unread(&t);
+        PD_CHECK_INT(emulate_waits() - before, 0);
+        PD_CHECK_OK(pd_train_read_norm(&t.run, &err));
+        if (p < 0) norm = t.run.grad_norm;
+        PD_CHECK(norm > t.run.optimizer.clip_norm);
+        PD_CHECK_NEAR(t.run.grad_norm, norm, (p == 0 ? 1e-3 : 0.1) * norm);
+        end(&t);
+        PD_ROW("");
+    }
+}
+
 int main(void)
 {
     pd_device *cpu = NULL, *gpu = NULL;
@@ -234,6 +271,7 @@ int main(void)
         test_scale_goes_on(gpu);
         test_scale_and_others(cpu, gpu);
         test_bad_scale(gpu);
+        test_steps_do_not_wait(cpu, gpu);
         pd_device_close(gpu);
     }
     pd_device_close(cpu);

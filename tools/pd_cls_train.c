@@ -259,6 +259,7 @@ static pd_status log_steps(session *s, tally *t, pd_err *err)
 {
     double sums[] = {t->loss, t->correct, t->images};
     PD_TRY(pd_comm_sum(s->comm, sums, 3, PD_COMM_F64, err));
+    PD_TRY(pd_train_read_norm(&s->run, err));
     t->loss = sums[0];
     t->correct = sums[1];
     t->images = sums[2];

@@ -333,6 +333,7 @@ static pd_status sum_tally(session *s, tally *t, pd_err *err)
 static pd_status log_steps(session *s, tally *t, pd_err *err)
 {
     PD_TRY(sum_tally(s, t, err));
+    PD_TRY(pd_train_read_norm(&s->run, err));
     const double n = t->images > 0 ? t->images : 1, steps = t->steps ? t->steps : 1, seconds = pd_seconds() - t->started;
     pd_log_value line[PD_MAX_LOSSES + 8];
     size_t count = 0;

@@ -118,7 +118,7 @@ static pd_status update(pd_train_run *run, const pd_sgd *sgd, pd_err *err)
     const pd_optimizer_cfg *o = &run->optimizer;
     if (!o->type) return pd_sgd_step(run->device, run->params, run->velocity, sgd, err);
     const pd_adam adam = {.lr = sgd->lr, .beta1 = o->beta1, .beta2 = o->beta2, .eps = o->eps, .weight_decay = o->weight_decay,
-                          .scale = sgd->scale, .step = run->at.step + 1, .lamb = o->type == 2};
+                          .scale = sgd->scale, .clip = sgd->clip, .step = run->at.step + 1, .lamb = o->type == 2};
     return pd_adam_step(run->device, run->params, run->velocity, run->square, &adam, err);
 }
 
@@ -128,13 +128,9 @@ pd_status pd_train_step(pd_train_run *run, pd_err *err)
                   .weight_decay = run->optimizer.weight_decay,
                   .nesterov = run->optimizer.nesterov,
                   .scale = 1.0 / run->passes};
+    run->clip = (pd_clip){.max_norm = run->optimizer.clip_norm, .passes = run->passes, .norm = NAN};
+    if (run->clip.max_norm > 0) sgd.clip = &run->clip;
     PD_TRY(pd_average_finish(run->average, err));
-    if (run->optimizer.clip_norm > 0) {
-        PD_TRY(pd_grad_norm(&run->grad_norm, run->device, run->params, err));
-        run->grad_norm /= run->passes;
-        const double factor = run->optimizer.clip_norm / (run->grad_norm + 1e-6);
-        if (factor < 1) sgd.scale *= factor;
-    }
     run->lr = sgd.lr = pd_schedule_lr(&run->schedule, run->optimizer.lr, run->at.epoch, run->at.step, run->total_epochs,
                                       run->total_steps);
     PD_TRY(update(run, &sgd, err));
@@ -146,8 +142,17 @@ pd_status pd_train_step(pd_train_run *run, pd_err *err)
         PD_TRY(
             pd_ema_step(run->device, run->ema, weights, count, early < run->ema_decay ? early : run->ema_decay, err));
     }
+    if (run->device->kind == PD_CPU) run->grad_norm = run->clip.norm;
     run->at.step++;
     run->at.step_in_epoch++;
+    return PD_OK;
+}
+
+pd_status pd_train_read_norm(pd_train_run *run, pd_err *err)
+{
+    if (!(run->clip.max_norm > 0)) return PD_OK; /* no clipping, or no step yet */
+    PD_TRY(pd_clip_read(&run->clip, run->device, err));
+    run->grad_norm = run->clip.norm;
     return PD_OK;
 }
 

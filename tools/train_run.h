@@ -55,7 +55,10 @@ typedef struct pd_train_run {
     float *square;         /* AdamW, LAMB: the mean of squared gradients */
     pd_average *average;   /* over the processes; pd_train_run_open makes it */
     pd_train_position at;
-    double lr, grad_norm; /* of the last step; grad_norm NaN unless clipping */
+    double lr;            /* of the last step */
+    double grad_norm;     /* of the last step before it was clipped; NaN unless clipping. Elsewhere than on the CPU: what
+                           * pd_train_read_norm found last */
+    pd_clip clip;
     pd_log *log;
     pd_arena *arena;
 } pd_train_run;
@@ -79,6 +82,9 @@ pd_status pd_train_run_open(pd_train_run *run, const char *config, bool resumed,
 /* Averages the gradients, which are sums over `passes` backward runs, over these and over the processes; clips, takes one
  * optimiser step, moves the average of the weights and the counters. */
 pd_status pd_train_step(pd_train_run *run, pd_err *err);
+
+/* Makes grad_norm that of the last step. Waits for the step where a device makes it. */
+pd_status pd_train_read_norm(pd_train_run *run, pd_err *err);
 
 /* Writes DIR/name with model metadata and everything that resuming needs; weights_only: the model alone, with the moving
  * average in place of the weights where there is one. */

@@ -15,11 +15,15 @@
 typedef struct pd_gconv_library pd_gconv_library; /* gconv.h */
 typedef struct pd_gemm_library pd_gemm_library;   /* gemm.h */
 
-/* Numbers of the fp16 gradient scale, in device memory; pd_device.scale shows them as two floats. */
-typedef struct pd_scale_state {
+/* What steps keep in device memory. pd_device.scale shows the first two. */
+typedef struct pd_step_state {
     float scale;      /* gradients carry it; 1 unless fp16 */
     float good_steps; /* since it changed */
-} pd_scale_state;
+    /* of the step under way, or the last one: */
+    float by;    /* multiplies gradients: the caller's scale, what shortens them, 1 / the scale that they carry */
+    int skip;    /* changes nothing: some gradient was not finite under fp16 */
+    double norm; /* of the gradients, where they are clipped */
+} pd_step_state;
 
 /* An upload passes through pinned memory and a place on the device, so that it runs beside what is computed: host ->
  * pinned (by the caller's thread) -> slot (stream `copies`) -> destination (stream `stream`, in order). */
@@ -37,7 +41,7 @@ typedef struct pd_cuda {
     cudaStream_t copies; /* uploads, beside it */
     pd_upload_slot slot[2];
     int next_slot;
-    pd_scale_state *scale;
+    pd_step_state *step;
     void *update; /* memory of the optimiser's kernels (update.c) */
     size_t update_bytes;
     enum {

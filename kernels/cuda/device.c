@@ -112,7 +112,7 @@ static pd_status cuda_fill(pd_device *device, void *memory, int byte, size_t byt
 static pd_status cuda_seed(pd_device *device, float *to, float value, pd_err *err)
 {
     const pd_cuda *c = pd_cuda_of(device);
-    PD_CUDA_TRY(pd_cuda_seed(to, value, c->scale, c->stream), err);
+    PD_CUDA_TRY(pd_cuda_seed(to, value, c->step, c->stream), err);
     return PD_OK;
 }
 
@@ -121,8 +121,8 @@ static pd_status precision_set(pd_device *device, pd_err *err)
     const pd_cuda *c = pd_cuda_of(device);
     const bool scaled = device->precision == PD_FP16;
     if (c->offline) return PD_OK;
-    PD_CUDA_TRY(pd_cuda_scale_start(c->scale, scaled ? PD_SCALE_START : 1.f, c->stream), err);
-    device->scale = scaled ? &c->scale->scale : NULL;
+    PD_CUDA_TRY(pd_cuda_scale_start(c->step, scaled ? PD_SCALE_START : 1.f, c->stream), err);
+    device->scale = scaled ? &c->step->scale : NULL;
     return PD_OK;
 }
 
@@ -208,7 +208,7 @@ static void cuda_close(pd_device *device)
         if (c->slot[i].free) (void)cudaEventDestroy(c->slot[i].free);
     }
     cuda_release(device, c->tuning);
-    cuda_release(device, c->scale);
+    cuda_release(device, c->step);
     cuda_release(device, c->update);
     if (c->copies) (void)cudaStreamDestroy(c->copies);
     if (c->stream) (void)cudaStreamDestroy(c->stream);
@@ -257,10 +257,10 @@ static pd_status start(pd_cuda *c, pd_err *err)
         PD_CUDA_TRY(cudaEventCreateWithFlags(&c->slot[i].arrived, cudaEventDisableTiming), err);
         PD_CUDA_TRY(cudaEventCreateWithFlags(&c->slot[i].free, cudaEventDisableTiming), err);
     }
-    PD_TRY(cuda_alloc(&c->device, (void **)&c->scale, sizeof *c->scale, err));
+    PD_TRY(cuda_alloc(&c->device, (void **)&c->step, sizeof *c->step, err));
     PD_TRY(cuda_alloc(&c->device, &c->update, PD_UPDATE_BYTES, err));
     c->update_bytes = PD_UPDATE_BYTES;
-    PD_CUDA_TRY(pd_cuda_scale_start(c->scale, 1.f, c->stream), err);
+    PD_CUDA_TRY(pd_cuda_scale_start(c->step, 1.f, c->stream), err);
     PD_TRY(pd_gconv_open(&c->conv, c, NULL, err));
     return pd_gemm_open(&c->gemm, c, err);
 }

@@ -16,6 +16,19 @@ static pd_status all_squares(pd_cuda *c, const pd_params *params, pd_err *err)
     return add ? PD_OK : c->device.fill(&c->device, c->update, 0, sizeof(double), err);
 }
 
+/* What the step's launches read from device memory. */
+static pd_status begin_step(pd_cuda *c, const pd_params *params, double scale, const pd_clip *clip, pd_err *err)
+{
+    const pd_step_wants wants = {.scale = scale,
+                                 .max_norm = clip ? clip->max_norm : 0,
+                                 .passes = clip ? clip->passes : 1,
+                                 .half = c->device.precision == PD_FP16};
+    const bool squares = wants.half || wants.max_norm > 0;
+    if (squares) PD_TRY(all_squares(c, params, err));
+    PD_CUDA_TRY(pd_cuda_begin_step(c->step, squares ? c->update : NULL, &wants, c->stream), err);
+    return PD_OK;
+}
+
 /* The next tensors to step, from number *at on; false: none is left. whole: each one by itself; else neighbours that
  * decay alike are one, with what pads them. */
 static bool next_list(pd_update_list *l, const pd_params *params, size_t *at, double decay, bool whole)
@@ -49,17 +62,13 @@ static bool next_list(pd_update_list *l, const pd_params *params, size_t *at, do
 static pd_status update_step(pd_device *device, pd_params *params, float *velocity, const pd_sgd *set, pd_err *err)
 {
     pd_cuda *c = pd_cuda_of(device);
-    const pd_step_settings s = {(float)set->lr, (float)set->momentum, (float)set->scale, set->nesterov};
-    const bool half = device->precision == PD_FP16;
+    const pd_step_settings s = {(float)set->lr, (float)set->momentum, set->nesterov};
     pd_update_list list;
     size_t at = 0, count;
     float *w = pd_params_weights(params, &count);
-    if (half) PD_TRY(all_squares(c, params, err));
+    PD_TRY(begin_step(c, params, set->scale, set->clip, err));
     while (next_list(&list, params, &at, set->weight_decay, false))
-        PD_CUDA_TRY(
-            pd_cuda_step(&list, w, velocity, pd_params_grads(params), &s, c->scale, half ? c->update : NULL, c->stream),
-            err);
-    if (half) PD_CUDA_TRY(pd_cuda_rescale(c->scale, c->update, c->stream), err);
+        PD_CUDA_TRY(pd_cuda_step(&list, w, velocity, pd_params_grads(params), &s, c->step, c->stream), err);
     return PD_OK;
 }
 
@@ -88,21 +97,18 @@ static pd_status update_adam(pd_device *device, pd_params *params, float *mean, 
 {
     pd_cuda *c = pd_cuda_of(device);
     const pd_adam_numbers n = pd_adam_numbers_of(set);
-    const bool half = device->precision == PD_FP16;
     pd_update_list list;
     size_t at = 0, count;
     float *w = pd_params_weights(params, &count), *g = pd_params_grads(params), *ratios = NULL;
     double *parts = NULL;
     if (set->lamb) PD_TRY(lamb_room(c, params, &parts, &ratios, err));
-    if (half) PD_TRY(all_squares(c, params, err));
-    const double *squares = half ? c->update : NULL;
+    PD_TRY(begin_step(c, params, set->scale, set->clip, err));
     while (next_list(&list, params, &at, set->weight_decay, set->lamb)) {
         if (set->lamb)
-            PD_CUDA_TRY(pd_cuda_lamb(&list, w, mean, square, g, &n, parts, ratios, c->scale, squares, c->stream), err);
+            PD_CUDA_TRY(pd_cuda_lamb(&list, w, mean, square, g, &n, parts, ratios, c->step, c->stream), err);
         else
-            PD_CUDA_TRY(pd_cuda_adamw(&list, w, mean, square, g, &n, c->scale, squares, c->stream), err);
+            PD_CUDA_TRY(pd_cuda_adamw(&list, w, mean, square, g, &n, c->step, c->stream), err);
     }
-    if (half) PD_CUDA_TRY(pd_cuda_rescale(c->scale, squares, c->stream), err);
     return PD_OK;
 }
 
@@ -110,12 +116,17 @@ static pd_status update_norm(double *norm, pd_device *device, pd_params *params,
 {
     pd_cuda *c = pd_cuda_of(device);
     double squares;
-    pd_scale_state scale;
+    pd_step_state state;
     PD_TRY(all_squares(c, params, err));
     PD_TRY(device->download(device, &squares, c->update, sizeof squares, err));
-    PD_TRY(device->download(device, &scale, c->scale, sizeof scale, err));
-    *norm = sqrt(squares) / (double)scale.scale;
+    PD_TRY(device->download(device, &state, c->step, sizeof state, err));
+    *norm = sqrt(squares) / (double)state.scale;
     return PD_OK;
+}
+
+static pd_status update_clipped(double *norm, pd_device *device, pd_err *err)
+{
+    return device->download(device, norm, &pd_cuda_of(device)->step->norm, sizeof *norm, err);
 }
 
 static pd_status update_ema(pd_device *device, float *average, const float *weights, size_t count, double decay,
@@ -131,4 +142,5 @@ static pd_status update_swap(pd_device *device, float *a, float *b, size_t count
     return PD_OK;
 }
 
-const pd_update_kernels pd_cuda_update = {update_step, update_adam, update_norm, update_ema, update_swap};
+const pd_update_kernels pd_cuda_update = {update_step,    update_adam, update_norm,
+                                          update_clipped, update_ema,  update_swap};

@@ -1,7 +1,8 @@
 /* update.h: launchers of update.cu: the optimiser's step and what goes with it. All return a CUDA error code.
  *
- * The step is decided on the device: under fp16 the sum of the gradients' squares tells whether all are finite; a step
- * that is not changes nothing, and the scale of the gradients is halved; it doubles after PD_SCALE_GROWS good steps. */
+ * The step is decided on the device, before it begins: the sum of the gradients' squares gives their norm and what
+ * shortens them; under fp16 it tells whether all are finite: a step that is not changes nothing, and the scale of the
+ * gradients is halved; it doubles after PD_SCALE_GROWS good steps. */
 #ifndef PD_CUDA_UPDATE_H
 #define PD_CUDA_UPDATE_H
 
@@ -19,8 +20,8 @@ extern "C" {
 #define PD_UPDATE_BLOCKS 1024
 #define PD_UPDATE_BYTES (sizeof(double) * (1 + PD_UPDATE_BLOCKS))
 
-int pd_cuda_seed(float *to, float value, const pd_scale_state *scale, cudaStream_t stream);
-int pd_cuda_scale_start(pd_scale_state *scale, float value, cudaStream_t stream);
+int pd_cuda_seed(float *to, float value, const pd_step_state *state, cudaStream_t stream);
+int pd_cuda_scale_start(pd_step_state *state, float value, cudaStream_t stream);
 
 /* squares[0] = or += the sum of g's squares. */
 int pd_cuda_squares(const float *g, size_t count, double *squares, bool add, cudaStream_t stream);
@@ -35,20 +36,25 @@ typedef struct pd_update_list {
     float decay[PD_UPDATE_TENSORS];
 } pd_update_list;
 
-/* squares NULL: always steps. */
+/* Before a step's launches: state->by, skip, norm, and the scale for the gradients behind this step. max_norm 0: no
+ * clipping. squares: of all gradients, with the scale they carry; NULL: neither clipped nor fp16. */
+typedef struct pd_step_wants {
+    double scale, max_norm, passes;
+    bool half;
+} pd_step_wants;
+int pd_cuda_begin_step(pd_step_state *state, const double *squares, const pd_step_wants *wants, cudaStream_t stream);
+
 typedef struct pd_step_settings {
-    float lr, momentum, scale;
+    float lr, momentum;
     bool nesterov;
 } pd_step_settings;
 int pd_cuda_step(const pd_update_list *l, float *w, float *v, const float *g, const pd_step_settings *s,
-                 const pd_scale_state *scale, const double *squares, cudaStream_t stream);
+                 const pd_step_state *state, cudaStream_t stream);
 int pd_cuda_adamw(const pd_update_list *l, float *w, float *m, float *v, const float *g, const pd_adam_numbers *n,
-                  const pd_scale_state *scale, const double *squares, cudaStream_t stream);
+                  const pd_step_state *state, cudaStream_t stream);
 /* parts: two doubles for each block; ratios: one float for each tensor. */
 int pd_cuda_lamb(const pd_update_list *l, float *w, float *m, float *v, float *g, const pd_adam_numbers *n,
-                 double *parts, float *ratios, const pd_scale_state *scale, const double *squares, cudaStream_t stream);
-/* After a step: the scale for the next one. */
-int pd_cuda_rescale(pd_scale_state *scale, const double *squares, cudaStream_t stream);
+                 double *parts, float *ratios, const pd_step_state *state, cudaStream_t stream);
 int pd_cuda_ema(float *average, const float *w, size_t count, float keep, cudaStream_t stream);
 int pd_cuda_swap(float *a, float *b, size_t count, cudaStream_t stream);
 

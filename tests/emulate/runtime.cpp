@@ -8,6 +8,7 @@
 #ifndef __x86_64__
 #include <ucontext.h>
 #endif
+#include <deque>
 #include <vector>
 
 uint3 threadIdx, blockIdx;
@@ -17,10 +18,13 @@ struct emulate_graph {
     std::vector<std::function<void()>> work;
 };
 struct emulate_stream {
-    emulate_graph *capture;
+    emulate_graph *capture = nullptr;
+    std::deque<std::function<void()>> waiting; /* in order; runs when somebody waits for it */
+    unsigned long given = 0, done = 0;
 };
 struct emulate_event {
-    int unused;
+    emulate_stream *stream = nullptr;
+    unsigned long given = 0; /* what the stream had when it was recorded */
 };
 
 namespace
@@ -76,6 +80,40 @@ void poison(void *at, size_t bytes)
 {
     const opened now;
     memset(at, 0xff, bytes);
+}
+
+/* ---- work of streams: as late as a GPU may do it ---- */
+
+std::vector<emulate_stream *> streams;
+long waits = 0;
+
+void run_until(emulate_stream *s, unsigned long given)
+{
+    while (s->done < given) {
+        const std::function<void()> work = std::move(s->waiting.front());
+        s->waiting.pop_front();
+        s->done++;
+        const opened now;
+        work();
+    }
+}
+
+void run_all()
+{
+    for (emulate_stream *s : streams) run_until(s, s->given);
+}
+
+struct host_range {
+    const char *at;
+    size_t bytes;
+};
+std::vector<host_range> pinned;
+
+bool is_pinned(const void *at)
+{
+    for (const host_range &r : pinned)
+        if ((const char *)at >= r.at && (const char *)at < r.at + r.bytes) return true;
+    return false;
 }
 
 /* ---- threads as fibers ---- */
@@ -272,8 +310,8 @@ void enqueue(cudaStream_t stream, std::function<void()> work)
         stream->capture->work.push_back(std::move(work));
         return;
     }
-    const opened now;
-    work();
+    stream->waiting.push_back(std::move(work));
+    stream->given++;
 }
 
 int launch(std::function<void()> body, dim3 grid, dim3 block, cudaStream_t stream, bool barriers)
@@ -352,6 +390,7 @@ cudaError_t cudaFree(void *memory)
 {
     for (block_of_memory &b : device.blocks)
         if (device.base + b.at == (char *)memory && b.used) {
+            run_all(); /* as the run time waits */
             poison(memory, b.bytes);
             b.used = false;
             return cudaSuccess;
@@ -362,11 +401,18 @@ cudaError_t cudaFree(void *memory)
 cudaError_t cudaMallocHost(void **out, size_t bytes)
 {
     *out = malloc(bytes);
+    if (*out) pinned.push_back({(const char *)*out, bytes});
     return *out ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 
 cudaError_t cudaFreeHost(void *memory)
 {
+    run_all();
+    for (size_t i = 0; i < pinned.size(); i++)
+        if (pinned[i].at == memory) {
+            pinned.erase(pinned.begin() + (long)i);
+            break;
+        }
     free(memory);
     return cudaSuccess;
 }
@@ -389,7 +435,13 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
     if (on_device(to) != to_device || on_device(from) != from_device) return cudaErrorInvalidValue;
     if (stream->capture && kind != cudaMemcpyDeviceToDevice)
         return cudaErrorInvalidValue; /* would replay stale host memory */
+    if (kind == cudaMemcpyHostToDevice && !is_pinned(from)) { /* has left the host's memory when this returns */
+        const std::vector<char> staged((const char *)from, (const char *)from + bytes);
+        emulate::enqueue(stream, [=] { memmove(to, staged.data(), bytes); });
+        return cudaSuccess;
+    }
     emulate::enqueue(stream, [=] { memmove(to, from, bytes); });
+    if (kind == cudaMemcpyDeviceToHost && !is_pinned(to)) return cudaStreamSynchronize(stream);
     return cudaSuccess;
 }
 
@@ -403,33 +455,43 @@ cudaError_t cudaMemsetAsync(void *at, int byte, size_t bytes, cudaStream_t strea
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 {
     (void)flags;
-    *stream = new emulate_stream{nullptr};
+    *stream = new emulate_stream;
+    streams.push_back(*stream);
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
+    run_all();
+    for (size_t i = 0; i < streams.size(); i++)
+        if (streams[i] == stream) {
+            streams.erase(streams.begin() + (long)i);
+            break;
+        }
     delete stream;
     return cudaSuccess;
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
-    return stream->capture ? cudaErrorInvalidValue : cudaSuccess; /* as a real capture refuses it */
+    if (stream->capture) return cudaErrorInvalidValue; /* as a real capture refuses it */
+    waits++;
+    run_until(stream, stream->given);
+    return cudaSuccess;
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
 {
-    (void)stream;
-    (void)event;
+    const emulate_event e = *event;
     (void)flags;
+    if (e.stream && e.stream != stream) emulate::enqueue(stream, [=] { run_until(e.stream, e.given); });
     return cudaSuccess;
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
 {
     (void)flags;
-    *event = new emulate_event{0};
+    *event = new emulate_event;
     return cudaSuccess;
 }
 
@@ -441,15 +503,20 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
-    (void)event;
-    (void)stream;
+    event->stream = stream;
+    event->given = stream->given;
     return cudaSuccess;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
-    (void)event;
+    if (event->stream) run_until(event->stream, event->given);
     return cudaSuccess;
+}
+
+long emulate_waits(void)
+{
+    return waits;
 }
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode)
@@ -488,8 +555,8 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph)
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream)
 {
-    (void)stream;
-    const opened now;
-    for (const std::function<void()> &work : graph->work) work();
+    emulate::enqueue(stream, [=] {
+        for (const std::function<void()> &work : graph->work) work();
+    });
     return cudaSuccess;
 }

@@ -1,7 +1,10 @@
 /* cuda_runtime_api.h of the emulation: the part of the CUDA run time that kernels/cuda calls, on the CPU.
  *
- * Streams run at once; a stream under capture keeps what is launched and runs it when the graph is launched. Device
- * memory can be touched only while a launch or a copy runs: a host that reads it otherwise is stopped by a signal. */
+ * A stream runs what it was given as late as it may: when the host waits for it or for an event behind it, when another
+ * stream that waits for such an event runs, or when memory is freed. So a host that reads or overwrites pinned memory
+ * too early reads old numbers or spoils a copy. A stream under capture keeps what is launched and runs it when the graph
+ * is launched. Device memory can be touched only while a launch or a copy runs: a host that reads it otherwise is stopped
+ * by a signal. */
 #ifndef PD_EMULATE_CUDA_RUNTIME_API_H
 #define PD_EMULATE_CUDA_RUNTIME_API_H
 
@@ -60,6 +63,9 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *ready, cudaGraph_t graph, unsi
 cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph);
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream);
+
+/* Of the emulation only: how often the host has waited for all of a stream. */
+long emulate_waits(void);
 
 #ifdef __cplusplus
 }
