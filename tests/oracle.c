@@ -24,17 +24,22 @@ static bool ends_with(const char *text, const char *end)
     return a >= b && !strcmp(text + a - b, end);
 }
 
+/* How a parameter's values come of uniform numbers: offset + factor * u / divisor, rounded, times `scale`. */
+typedef struct rule {
+    double offset, factor, divisor, scale;
+} rule;
+
 /* The reference's rule for backbones. */
-static double backbone_value(const pd_param *p, double u)
+static rule backbone_rule(const pd_param *p)
 {
-    if (p->kind == PD_COUNTER) return 0;
-    if (ends_with(p->name, "running_mean")) return 0.1 * u;
-    if (ends_with(p->name, "running_var")) return 1 + 0.5 * u;
+    if (p->kind == PD_COUNTER) return (rule){0, 0, 1, 1};
+    if (ends_with(p->name, "running_mean")) return (rule){0, 0.1, 1, 1};
+    if (ends_with(p->name, "running_var")) return (rule){1, 0.5, 1, 1};
     if (ends_with(p->name, ".weight") && p->rank == 4)
-        return sqrt(3.0) * sqrt(2.0 / ((double)p->dim[0] * p->dim[2] * p->dim[3])) * u;
-    if (ends_with(p->name, ".weight") && p->rank == 2) return u / sqrt((double)p->dim[1]);
-    if (ends_with(p->name, ".weight")) return 1 + 0.2 * u;
-    return 0.1 * u;
+        return (rule){0, sqrt(3.0) * sqrt(2.0 / ((double)p->dim[0] * p->dim[2] * p->dim[3])), 1, 1};
+    if (ends_with(p->name, ".weight") && p->rank == 2) return (rule){0, 1, sqrt((double)p->dim[1]), 1};
+    if (ends_with(p->name, ".weight")) return (rule){1, 0.2, 1, 1};
+    return (rule){0, 0.1, 1, 1};
 }
 
 static const struct {
@@ -44,7 +49,7 @@ static const struct {
              {"rpn_conv", M_SQRT2}, {"shared_fcs", M_SQRT2}, {"retina_cls", 0.6},    {"retina_reg", 0.2},
              {"rpn_cls", 1},        {"rpn_reg", 0.2},        {"fc_cls", 0.7},        {"fc_reg", 0.15}};
 
-static double detector_value(const pd_param *p, double u)
+static rule detector_rule(const pd_param *p)
 {
     const char *module = "";
     double gain = 1;
@@ -53,9 +58,8 @@ static double detector_value(const pd_param *p, double u)
             module = gains[i].module;
             gain = gains[i].gain;
         }
-    if (ends_with(p->name, ".weight"))
-        return gain * sqrt(3.0 / ((double)p->count / p->dim[0])) * u;
-    return (ends_with(module, "_reg") ? 0.02 : 0.1) * u + (!strcmp(module, "retina_cls") ? -4.59511985 : 0.0);
+    if (ends_with(p->name, ".weight")) return (rule){0, gain * sqrt(3.0 / ((double)p->count / p->dim[0])), 1, 1};
+    return (rule){!strcmp(module, "retina_cls") ? -4.59511985 : 0, ends_with(module, "_reg") ? 0.02 : 0.1, 1, 1};
 }
 
 void pd_oracle_fill(pd_params *params, uint64_t seed, bool detector, double variance_scale)
@@ -65,11 +69,10 @@ void pd_oracle_fill(pd_params *params, uint64_t seed, bool detector, double vari
         float *u = malloc((p->count + 1) * sizeof *u);
         if (!u) abort();
         pd_oracle_uniform(u, p->name, p->count, seed);
-        for (size_t k = 0; k < p->count; k++) {
-            const bool backbone = !detector || !strncmp(p->name, "backbone.", 9);
-            u[k] = (float)(backbone ? backbone_value(p, (double)u[k]) : detector_value(p, (double)u[k]));
-            if (detector && ends_with(p->name, "running_var")) u[k] = (float)((double)u[k] * variance_scale);
-        }
+        rule r = !detector || !strncmp(p->name, "backbone.", 9) ? backbone_rule(p) : detector_rule(p);
+        if (detector && ends_with(p->name, "running_var")) r.scale = variance_scale;
+        for (size_t k = 0; k < p->count; k++)
+            u[k] = (float)((double)(float)(r.offset + r.factor * (double)u[k] / r.divisor) * r.scale);
         pd_param_from_file_order(p, p->data, u);
         free(u);
     }
