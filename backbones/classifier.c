@@ -26,6 +26,9 @@ struct pd_classifier {
     entry plans[MAX_PLANS];
     int count;
     entry *last;
+    entry *late[PD_PLAN_LATE]; /* forward runs whose loss was not read, the oldest first */
+    int unread;
+    float share; /* of the last forward run: the backward run reads it, too */
     unsigned long clock;
 };
 
@@ -139,6 +142,9 @@ static pd_status find_plan(pd_classifier *c, entry **out, pd_form form, int n, i
     }
     if ((form == PD_FORM_FOLDED) != c->set.folded)
         return PD_FAIL(err, PD_EINVAL, "%s parameters cannot run in the other form", c->set.folded ? "folded" : "unfolded");
+    for (int i = 0; i < c->unread && c->count == MAX_PLANS; i++)
+        if (c->late[i] == oldest)
+            return PD_FAIL(err, PD_EINVAL, "losses are unread (pd_classifier_late), and their plan must make room");
     entry e = {.form = form, .n = n, .h = h, .w = w, .used = ++c->clock};
     pd_status status = record(c, &e, err);
     if (status == PD_OK)
@@ -188,10 +194,18 @@ pd_status pd_classifier_loss(pd_classifier *c, const float *pixels, const int *l
     return pd_classifier_loss_mixed(c, pixels, labels, labels, 1, n, h, w, loss, correct, err);
 }
 
+static void read_loss(const entry *e, float *loss, int *correct)
+{
+    *loss = *(const float *)e->loss->host;
+    *correct = (int)*(const float *)e->correct->host;
+}
+
 pd_status pd_classifier_loss_mixed(pd_classifier *c, const float *pixels, const int *labels, const int *others, float share,
                                    int n, int h, int w, float *loss, int *correct, pd_err *err)
 {
     if (!c->set.train) return PD_FAIL(err, PD_EINVAL, "this classifier was made without gradients");
+    if (c->unread >= (loss ? 1 : PD_PLAN_LATE))
+        return PD_FAIL(err, PD_EINVAL, "%d losses are unread: pd_classifier_late comes first", c->unread);
     entry *e;
     PD_TRY(find_plan(c, &e, PD_FORM_TRAIN, n, h, w, err));
     c->last = e;
@@ -199,14 +213,29 @@ pd_status pd_classifier_loss_mixed(pd_classifier *c, const float *pixels, const 
     PD_TRY(pd_plan_give(e->plan, e->label, labels, err));
     if (e->other) {
         PD_TRY(pd_plan_give(e->plan, e->other, others, err));
-        PD_TRY(pd_plan_give(e->plan, e->share, &share, err));
+        c->share = share;
+        PD_TRY(pd_plan_give(e->plan, e->share, &c->share, err));
     } else if (others != labels) {
         return PD_FAIL(err, PD_EINVAL, "this classifier was made without mixtures (settings.mixes)");
     }
     PD_TRY(pd_plan_forward(e->plan, err));
+    if (!loss) {
+        PD_TRY(pd_plan_fetch_later(e->plan, err));
+        c->late[c->unread++] = e;
+        return PD_OK;
+    }
     PD_TRY(pd_plan_fetch(e->plan, NULL, err));
-    *loss = *(const float *)e->loss->host;
-    *correct = (int)*(const float *)e->correct->host;
+    read_loss(e, loss, correct);
+    return PD_OK;
+}
+
+pd_status pd_classifier_late(pd_classifier *c, float *loss, int *correct, pd_err *err)
+{
+    if (!c->unread) return PD_FAIL(err, PD_EINVAL, "no loss is unread");
+    const entry *e = c->late[0];
+    PD_TRY(pd_plan_fetched(e->plan, err));
+    memmove(c->late, c->late + 1, (size_t)--c->unread * sizeof *c->late);
+    read_loss(e, loss, correct);
     return PD_OK;
 }
 

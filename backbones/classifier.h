@@ -58,6 +58,9 @@ pd_form pd_classifier_form(const pd_classifier *c);
 /* One training forward: mean cross-entropy of the batch and how many rows were right. labels: (n) */
 pd_status pd_classifier_loss(pd_classifier *c, const float *pixels, const int *labels, int n, int h, int w, float *loss,
                              int *correct, pd_err *err);
+/* loss NULL: it is not waited for, and backward and the next step may follow at once; pd_classifier_late then gives loss
+ * and right rows of the oldest forward that was not read, waiting for that alone. At most PD_PLAN_LATE may be unread. */
+pd_status pd_classifier_late(pd_classifier *c, float *loss, int *correct, pd_err *err);
 /* The same for images that are mixtures (datasets/mix.h; settings.mixes): image i is `share` of class labels[i], the rest
  * of class others[i]. */
 pd_status pd_classifier_loss_mixed(pd_classifier *c, const float *pixels, const int *labels, const int *others, float share,

@@ -33,6 +33,8 @@ struct pd_detector {
     entry plans[MAX_PLANS];
     int count;
     entry *last;
+    entry *late[PD_PLAN_LATE]; /* forward runs whose losses were not read, the oldest first */
+    int unread;
     unsigned long clock;
     int *sizes, *draws; /* (n, 4) and (n) of the batch under way */
     float *scales;      /* (n, 3) */
@@ -215,6 +217,9 @@ static pd_status use_plan(pd_detector *d, const entry *want, pd_err *err)
     if ((want->form == PD_FORM_FOLDED) != d->set.folded)
         return PD_FAIL(err, PD_EINVAL, "%s parameters cannot run in the other form",
                        d->set.folded ? "folded" : "unfolded");
+    for (int i = 0; i < d->unread && d->count == MAX_PLANS; i++)
+        if (d->late[i] == oldest)
+            return PD_FAIL(err, PD_EINVAL, "losses are unread (pd_detector_late), and their plan must make room");
     entry e = *want;
     e.used = ++d->clock;
     pd_status status = record(d, &e, err);
@@ -276,6 +281,8 @@ static pd_status check_boxes(const pd_detector *d, const pd_batch *b, pd_err *er
 pd_status pd_detector_loss(pd_detector *d, const pd_batch *b, int64_t seen, pd_losses *losses, pd_err *err)
 {
     if (!d->set.train) return PD_FAIL(err, PD_EINVAL, "this detector was made without gradients");
+    if (d->unread >= (losses ? 1 : PD_PLAN_LATE))
+        return PD_FAIL(err, PD_EINVAL, "%d losses are unread: pd_detector_late comes first", d->unread);
     PD_TRY(check_boxes(d, b, err));
     const entry want = {.form = train_form(&d->set), .train = true, .n = b->n, .h = b->h, .w = b->w, .g = b->max_boxes};
     PD_TRY(use_plan(d, &want, err));
@@ -289,7 +296,23 @@ pd_status pd_detector_loss(pd_detector *d, const pd_batch *b, int64_t seen, pd_l
     PD_TRY(pd_plan_give(e->plan, e->in.count, b->n_boxes, err));
     PD_TRY(pd_plan_give(e->plan, e->in.draw, d->draws, err));
     PD_TRY(pd_plan_forward(e->plan, err));
+    if (!losses) {
+        PD_TRY(pd_plan_fetch_later(e->plan, err));
+        d->late[d->unread++] = e;
+        return PD_OK;
+    }
     PD_TRY(pd_plan_fetch(e->plan, NULL, err));
+    *losses = (pd_losses){.count = 0};
+    kinds[d->set.type]->losses(e->net, losses);
+    return PD_OK;
+}
+
+pd_status pd_detector_late(pd_detector *d, pd_losses *losses, pd_err *err)
+{
+    if (!d->unread) return PD_FAIL(err, PD_EINVAL, "no losses are unread");
+    const entry *e = d->late[0];
+    PD_TRY(pd_plan_fetched(e->plan, err));
+    memmove(d->late, d->late + 1, (size_t)--d->unread * sizeof *d->late);
     *losses = (pd_losses){.count = 0};
     kinds[d->set.type]->losses(e->net, losses);
     return PD_OK;

@@ -73,6 +73,9 @@ typedef struct pd_losses {
 /* One training forward of a batch with boxes, and its gradients. seen: images that the run has seen before this batch;
  * samplers draw by it, so that a run that is resumed draws what it would have drawn. */
 pd_status pd_detector_loss(pd_detector *d, const pd_batch *batch, int64_t seen, pd_losses *losses, pd_err *err);
+/* losses NULL: they are not waited for, and backward and the next step may follow at once; pd_detector_late then gives
+ * those of the oldest forward that was not read, waiting for that alone. At most PD_PLAN_LATE may be unread. */
+pd_status pd_detector_late(pd_detector *d, pd_losses *losses, pd_err *err);
 pd_status pd_detector_backward(pd_detector *d, bool accumulate, pd_err *err);
 
 /* Detections of every image in pixels of the original image: out (n, test.max_per_image), count (n). */

@@ -45,6 +45,12 @@ struct pd_device {
     /* *to = value, times the scale of gradients under fp16: where a backward run begins. */
     pd_status (*seed)(pd_device *, float *to, float value, pd_err *);
     pd_status (*sync)(pd_device *, pd_err *); /* waits for everything under way */
+    /* Numbers that the host reads later: late_copy begins copies from `count` places behind what is under way and does
+     * not wait; late_wait waits for these alone and shows them side by side, until the next late_copy into this slot
+     * (*slot NULL: it is made). NULL on the CPU, where nothing is ever under way. */
+    pd_status (*late_copy)(pd_device *, void **slot, int count, const void *const *from, const size_t *bytes, pd_err *);
+    pd_status (*late_wait)(pd_device *, void *slot, void **numbers, pd_err *);
+    void (*late_free)(pd_device *, void *slot);
     /* What the device has under a name: an operation's pd_kernel (tape.h), or a table that a header names ("update":
      * kernels/sgd.h). NULL: nothing. The function is NULL on the CPU, where callers hold their code themselves. */
     const void *(*find)(pd_device *, const char *name);

@@ -160,6 +160,7 @@ static pd_status new_plan(pd_plan **out, pd_tape *tape, pd_device *device, pd_pl
     plan->tape = tape;
     plan->device = device;
     plan->mode = mode;
+    plan->late.count = -1;
     *out = plan;
     return PD_OK;
 }
@@ -229,6 +230,12 @@ void pd_plan_free(pd_plan *plan)
         if (n) n->kernel = NULL;
     }
     forget_graphs(plan);
+    for (int i = 0; i < PD_PLAN_LATE; i++) {
+        if (plan->device->late_free && plan->late.slot[i])
+            plan->device->late_free(plan->device, plan->late.slot[i]);
+        else
+            free(plan->late.slot[i]);
+    }
     for (int i = 0; plan->value && i < pd_tape_value_count(plan->tape); i++) {
         if (plan->value[i].given) plan->device->release(plan->device, plan->value[i].given);
         free(plan->value[i].host);
@@ -288,10 +295,72 @@ static pd_status fetch(pd_plan *plan, pd_value *v, pd_err *err)
 
 pd_status pd_plan_fetch(pd_plan *plan, pd_value *value, pd_err *err)
 {
-    if (plan->device->kind == PD_CPU) return PD_OK; /* host is data */
-    if (value) return fetch(plan, value, err);
-    for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next)
-        if (v->keep && v->node) PD_TRY(fetch(plan, v, err));
+    for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next) {
+        if (value ? v != value : !v->keep || !v->node) continue;
+        if (plan->device->kind == PD_CPU)
+            v->host = v->data;
+        else
+            PD_TRY(fetch(plan, v, err));
+    }
+    return PD_OK;
+}
+
+static pd_status list_kept(pd_plan *plan, pd_err *err)
+{
+    pd_late *l = &plan->late;
+    const size_t most = (size_t)pd_tape_value_count(plan->tape);
+    int count = 0;
+    PD_TRY(PD_ALLOC(&l->value, plan->arena, most, err));
+    PD_TRY(PD_ALLOC(&l->from, plan->arena, most, err));
+    PD_TRY(PD_ALLOC(&l->bytes, plan->arena, most, err));
+    for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next) {
+        if (!v->keep || !v->node) continue;
+        if (v->store != PD_STORE_32)
+            return PD_FAIL(err, PD_EINVAL, "%s: a map cannot be read later", v->node->op->name);
+        l->bytes[count] = pd_value_bytes(v);
+        l->total += l->bytes[count];
+        l->value[count++] = v;
+    }
+    l->count = count;
+    return PD_OK;
+}
+
+/* The CPU's copy. */
+static pd_status copy_now(pd_late *l, void **slot, pd_err *err)
+{
+    if (!*slot) *slot = malloc(l->total + 1);
+    if (!*slot) return PD_FAIL(err, PD_ENOMEM, "out of memory for results");
+    char *to = *slot;
+    for (int i = 0; i < l->count; to += l->bytes[i++])
+        if (l->bytes[i]) memcpy(to, l->from[i], l->bytes[i]);
+    return PD_OK;
+}
+
+pd_status pd_plan_fetch_later(pd_plan *plan, pd_err *err)
+{
+    pd_late *l = &plan->late;
+    pd_device *d = plan->device;
+    if (l->unread == PD_PLAN_LATE)
+        return PD_FAIL(err, PD_EINVAL, "the results of %d runs are unread: pd_plan_fetched comes first", l->unread);
+    if (l->count < 0) PD_TRY(list_kept(plan, err));
+    void **slot = &l->slot[(l->first + l->unread) % PD_PLAN_LATE];
+    for (int i = 0; i < l->count; i++) l->from[i] = l->value[i]->data;
+    PD_TRY(d->late_copy ? d->late_copy(d, slot, l->count, l->from, l->bytes, err) : copy_now(l, slot, err));
+    l->unread++;
+    return PD_OK;
+}
+
+pd_status pd_plan_fetched(pd_plan *plan, pd_err *err)
+{
+    pd_late *l = &plan->late;
+    pd_device *d = plan->device;
+    if (!l->unread) return PD_FAIL(err, PD_EINVAL, "no results are unread");
+    void *numbers = l->slot[l->first];
+    if (d->late_wait) PD_TRY(d->late_wait(d, numbers, &numbers, err));
+    l->first = (l->first + 1) % PD_PLAN_LATE;
+    l->unread--;
+    char *at = numbers;
+    for (int i = 0; i < l->count; at += l->bytes[i++]) l->value[i]->host = at;
     return PD_OK;
 }
 

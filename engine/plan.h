@@ -48,13 +48,21 @@ pd_status pd_plan_measure_constants(size_t *bytes, pd_tape *tape, pd_device *dev
 /* Gives an input its data for the following runs (device memory, input's shape and dtype; borrowed). */
 void pd_plan_bind(pd_value *input, void *data);
 
-/* The same from host memory: the CPU reads it where it is (borrowed until the run is over), another device gets a copy,
- * so that `data` is free again when this returns. */
+/* The same from host memory: the CPU reads it where it is (borrowed until the backward run is over), another device
+ * gets a copy, so that `data` is free again when this returns. */
 pd_status pd_plan_give(pd_plan *plan, pd_value *input, const void *data, pd_err *err);
 
 /* Makes value->host of a kept value (or of all kept values: NULL) what the last forward run left, as float32 or int32
  * in host memory that belongs to the plan. On the CPU that is data itself. */
 pd_status pd_plan_fetch(pd_plan *plan, pd_value *value, pd_err *err);
+
+/* The same for all kept values, without waiting: what the last forward run left is copied behind it, and another run
+ * may follow at once. pd_plan_fetched waits for the oldest such copy alone and makes the values' host show it, until
+ * the next pd_plan_fetch_later. At most PD_PLAN_LATE copies may be unread (PD_EINVAL). For losses and counts, not for
+ * maps. */
+#define PD_PLAN_LATE 2
+pd_status pd_plan_fetch_later(pd_plan *plan, pd_err *err);
+pd_status pd_plan_fetched(pd_plan *plan, pd_err *err);
 
 /* Parameters were changed from outside (loaded): constants are computed again in the next forward run. Tell every plan
  * of these parameters, and before a new one is made. */

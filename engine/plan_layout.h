@@ -39,6 +39,16 @@ typedef struct pd_recording {
     int plain_runs; /* since the last change of addresses */
 } pd_recording;
 
+/* What pd_plan_fetch_later copies, and where to. */
+typedef struct pd_late {
+    void *slot[PD_PLAN_LATE]; /* the device's; on the CPU plain memory */
+    int first, unread;        /* the oldest, and how many there are */
+    int count;                /* kept values; -1: not listed yet */
+    pd_value **value;
+    const void **from;
+    size_t *bytes, total;
+} pd_late;
+
 struct pd_plan {
     pd_tape *tape;
     pd_device *device;
@@ -56,6 +66,7 @@ struct pd_plan {
     pd_node_time *times;
     pd_recording graph[3]; /* forward, backward, backward that accumulates */
     bool no_graphs;
+    pd_late late;
     uintptr_t inputs; /* where the inputs lay when graphs were recorded */
 };
 

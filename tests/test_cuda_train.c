@@ -1,5 +1,5 @@
 /* Training on the CUDA device as programs do it (tools/train_run.h): runs that stop and go on in fp16; steps that the
- * host does not wait for.
+ * host does not wait for; losses that it sees a pass late.
  *
  * Built twice: as test_cuda_train, for a machine with a GPU (skipped elsewhere), and as test_cuda_train_emulated, where
  * the same host code and kernels run on the CPU (tests/emulate). */
@@ -49,6 +49,8 @@ typedef struct trainee {
     pd_value *image, *label, *loss;
     pd_train_run run;
     double last_loss;
+    float images[IMAGES * SIDE * SIDE * CHANNELS]; /* of the step under way */
+    int labels[IMAGES];
 } trainee;
 
 static pd_value *weight(pd_tape *t, const char *name, int k, int c)
@@ -98,16 +100,25 @@ static void end(trainee *t)
 }
 
 /* What comes in a step depends on its number alone. */
-static void step_unread(trainee *t)
+static void forward(trainee *t, bool spoiled)
 {
-    float image[IMAGES * SIDE * SIDE * CHANNELS];
-    int label[IMAGES];
+    float *const image = t->images;
+    int *const label = t->labels;
     pd_rng rng = pd_rng_make(11, (uint32_t)t->run.at.step, 0);
-    for (size_t i = 0; i < sizeof image / sizeof *image; i++) image[i] = (float)pd_rng_normal(&rng);
+    for (size_t i = 0; i < sizeof t->images / sizeof *image; i++) image[i] = (float)pd_rng_normal(&rng);
+    if (spoiled) {
+        const pd_param *bias = pd_params_find(t->params, "fc.bias");
+        PD_CHECK_OK(t->device->fill(t->device, bias->data, 0xff, bias->count * sizeof(float), &err)); /* NaN */
+    }
     for (int i = 0; i < IMAGES; i++) label[i] = (int)pd_rng_below(&rng, CLASSES);
     PD_CHECK_OK(pd_plan_give(t->plan, t->image, image, &err));
     PD_CHECK_OK(pd_plan_give(t->plan, t->label, label, &err));
     PD_CHECK_OK(pd_plan_forward(t->plan, &err));
+}
+
+static void step_unread(trainee *t)
+{
+    forward(t, false);
     PD_CHECK_OK(pd_plan_backward(t->plan, false, &err));
     PD_CHECK_OK(pd_train_step(&t->run, &err));
 }
@@ -115,7 +126,7 @@ static void step_unread(trainee *t)
 static void step(trainee *t)
 {
     step_unread(t);
-    PD_CHECK_OK(pd_plan_fetch(t->plan, t->loss, &err));
+    PD_CHECK_OK(pd_plan_fetch(t->plan, t->loss, &err)); /* the step is taken, the loss is still there */
     t->last_loss = (double)*(const float *)t->loss->host;
 }
 
@@ -259,6 +270,78 @@ static void test_steps_do_not_wait(pd_device *cpu, pd_device *gpu)
     }
 }
 
+/* ---- losses that come late ---- */
+
+enum { LATE_STEPS = 8 };
+
+/* The losses that are there, behind those that were seen. */
+static pd_status read_losses(trainee *t, bool all, double *losses, int *seen)
+{
+    while (pd_train_unread(&t->run, all)) {
+        int images = 0;
+        PD_CHECK_OK(pd_plan_fetched(t->plan, &err));
+        const double loss = (double)*(const float *)t->loss->host;
+        const pd_status status = pd_train_loss(&t->run, loss, &images, &err);
+        if (status != PD_OK) return status;
+        PD_CHECK_INT(images, IMAGES + *seen);
+        losses[(*seen)++] = loss;
+    }
+    return PD_OK;
+}
+
+/* Steps as programs take them; the weights are spoiled before step `bad`. *steps: those that were taken. */
+static pd_status train_late(trainee *t, int bad, double *losses, int *seen, int *steps)
+{
+    for (*steps = 0; *steps < LATE_STEPS; ++*steps) {
+        forward(t, *steps + 1 == bad);
+        PD_CHECK_OK(pd_plan_fetch_later(t->plan, &err));
+        pd_train_passed(&t->run, IMAGES + *steps);
+        const pd_status status = read_losses(t, false, losses, seen);
+        if (status != PD_OK) return status;
+        PD_CHECK_OK(pd_plan_backward(t->plan, false, &err));
+        PD_CHECK_OK(pd_train_step(&t->run, &err));
+    }
+    return read_losses(t, true, losses, seen);
+}
+
+static void test_late_losses(pd_device *device, bool late)
+{
+    trainee t;
+    double at_once[LATE_STEPS], losses[LATE_STEPS] = {0};
+    int seen = 0, steps = 0;
+    PD_ROW(device->name);
+    begin(&t, device, "fp32", dir);
+    for (int i = 0; i < LATE_STEPS; i++) {
+        step(&t);
+        at_once[i] = t.last_loss;
+    }
+    end(&t);
+    begin(&t, device, "fp32", dir);
+    PD_CHECK_OK(train_late(&t, 0, losses, &seen, &steps));
+    PD_CHECK_INT(seen, LATE_STEPS);
+    PD_CHECK(!memcmp(losses, at_once, sizeof losses));
+    PD_CHECK_FAILS(pd_plan_fetched(t.plan, &err), PD_EINVAL, "no results are unread");
+    const long before = emulate_waits(); /* plans are recorded by now */
+    for (int i = 0; i < PD_PLAN_LATE; i++) PD_CHECK_OK(pd_plan_fetch_later(t.plan, &err));
+    PD_CHECK_FAILS(pd_plan_fetch_later(t.plan, &err), PD_EINVAL, "unread");
+    for (int i = 0; i < PD_PLAN_LATE; i++) PD_CHECK_OK(pd_plan_fetched(t.plan, &err));
+    t.run.at.step = seen = 0;
+    PD_CHECK_OK(train_late(&t, 0, losses, &seen, &steps));
+    PD_CHECK_INT(emulate_waits() - before, 0);
+    end(&t);
+    begin(&t, device, "fp32", dir);
+    seen = 0;
+    PD_CHECK_FAILS(train_late(&t, 5, losses, &seen, &steps), PD_EINVAL, "at step 5: lower optimizer.lr");
+    PD_CHECK_INT(seen, 4);
+    PD_CHECK_INT(steps, late ? 5 : 4); /* the CPU has not stepped with it */
+    end(&t);
+    begin(&t, device, "fp32", dir);
+    seen = 0;
+    PD_CHECK_FAILS(train_late(&t, LATE_STEPS, losses, &seen, &steps), PD_EINVAL, "at step 8");
+    end(&t);
+    PD_ROW("");
+}
+
 int main(void)
 {
     pd_device *cpu = NULL, *gpu = NULL;
@@ -272,6 +355,8 @@ int main(void)
         test_scale_and_others(cpu, gpu);
         test_bad_scale(gpu);
         test_steps_do_not_wait(cpu, gpu);
+        test_late_losses(cpu, false);
+        test_late_losses(gpu, true);
         pd_device_close(gpu);
     }
     pd_device_close(cpu);

@@ -255,8 +255,29 @@ typedef struct tally {
     int steps;
 } tally;
 
+/* Adds up the losses that are there. all: waits for those under way, too. */
+static pd_status read_losses(session *s, tally *t, bool all, pd_err *err)
+{
+    while (pd_train_unread(&s->run, all)) {
+        float loss;
+        int correct, images;
+        PD_TRY(pd_classifier_late(s->net, &loss, &correct, err));
+        PD_TRY(pd_train_loss(&s->run, (double)loss, &images, err));
+        t->loss += (double)loss * images;
+        t->correct += correct;
+    }
+    return PD_OK;
+}
+
+static pd_status save_last(session *s, tally *t, pd_err *err)
+{
+    PD_TRY(read_losses(s, t, true, err)); /* nothing that came of a bad one is kept */
+    return pd_train_save(&s->run, "last.safetensors", &s->meta, false, err);
+}
+
 static pd_status log_steps(session *s, tally *t, pd_err *err)
 {
+    PD_TRY(read_losses(s, t, true, err));
     double sums[] = {t->loss, t->correct, t->images};
     PD_TRY(pd_comm_sum(s->comm, sums, 3, PD_COMM_F64, err));
     PD_TRY(pd_train_read_norm(&s->run, err));
@@ -277,20 +298,20 @@ static pd_status log_steps(session *s, tally *t, pd_err *err)
     return status;
 }
 
-/* The loss of a batch, whose images are mixed where the configuration says so. */
-static pd_status batch_loss(session *s, const pd_batch *b, float *loss, int *correct, pd_err *err)
+/* The forward pass of a batch, whose images are mixed where the configuration says so. */
+static pd_status forward(session *s, const pd_batch *b, pd_err *err)
 {
     const pd_mix_cfg cfg = {s->cfg.train.mixup, s->cfg.train.cutmix};
     if (cfg.mixup <= 0 && cfg.cutmix <= 0)
-        return pd_classifier_loss(s->net, b->pixels, b->labels, b->n, b->h, b->w, loss, correct, err);
+        return pd_classifier_loss(s->net, b->pixels, b->labels, b->n, b->h, b->w, NULL, NULL, err);
     PD_TRY(pd_grow(&s->mixed_labels, &s->label_room, (size_t)b->n, sizeof *s->mixed_labels, err));
     PD_TRY(pd_grow(&s->mix_work, &s->work_room, (size_t)b->h * (size_t)b->w * 3, sizeof *s->mix_work, err));
     pd_rng rng = pd_rng_make((uint64_t)s->cfg.train.seed ^ MIX_STREAM, (uint32_t)s->run.at.images,
                              (uint32_t)(s->run.at.images >> 32) << 16 | (uint32_t)pd_comm_rank(s->comm));
     const pd_mix mix = pd_mix_draw(&cfg, b->h, b->w, &rng);
     pd_mix_apply(&mix, b->pixels, b->labels, s->mixed_labels, b->n, b->h, b->w, s->mix_work);
-    return pd_classifier_loss_mixed(s->net, b->pixels, b->labels, s->mixed_labels, mix.share, b->n, b->h, b->w, loss,
-                                    correct, err);
+    return pd_classifier_loss_mixed(s->net, b->pixels, b->labels, s->mixed_labels, mix.share, b->n, b->h, b->w, NULL,
+                                    NULL, err);
 }
 
 /* One optimiser step from `accumulate` batches. *end: the epoch has no whole step left. */
@@ -304,15 +325,10 @@ static pd_status one_step(session *s, tally *t, bool *end, pd_err *err)
         const double begun = pd_seconds();
         *end = !b;
         if (!b) return PD_OK;
-        float loss;
-        int correct;
-        PD_TRY(batch_loss(s, b, &loss, &correct, err));
-        if (!isfinite(loss))
-            return PD_FAIL(err, PD_EINVAL, "the loss is %g at step %lld: lower optimizer.lr (%g now) or check the data", (double)loss,
-                           (long long)s->run.at.step + 1, s->run.lr);
+        PD_TRY(forward(s, b, err));
+        pd_train_passed(&s->run, b->n);
+        PD_TRY(read_losses(s, t, false, err));
         PD_TRY(pd_classifier_backward(s->net, g > 0, err));
-        t->loss += (double)loss * b->n;
-        t->correct += correct;
         t->images += b->n;
         s->run.at.images += b->n * pd_comm_world(s->comm);
         pd_loader_done(s->train_loader, b);
@@ -365,9 +381,10 @@ static pd_status train(session *s, pd_err *err)
             PD_TRY(pd_comm_any(&stop, s->comm, pd_cli_stop_asked(), err));
             const bool last = run->at.step_in_epoch >= per_epoch || run->at.step >= total;
             if (stop || (last && s->val_loader) || (c->train.save_interval && run->at.step % c->train.save_interval == 0))
-                PD_TRY(pd_train_save(run, "last.safetensors", &s->meta, false, err));
+                PD_TRY(save_last(s, &t, err));
             if (stop) return PD_FAIL(err, PD_ESTOP, "stopped at step %lld; go on with --resume auto", (long long)run->at.step);
         }
+        PD_TRY(read_losses(s, &t, true, err));
         PD_TRY(end_epoch(s, end || run->at.step_in_epoch >= per_epoch, err));
     }
     pd_progress_end(&s->progress, run->at.step);

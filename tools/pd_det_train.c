@@ -330,8 +330,39 @@ static pd_status sum_tally(session *s, tally *t, pd_err *err)
     return PD_OK;
 }
 
+static void add_losses(tally *t, const pd_losses *l, int images)
+{
+    t->sum.count = l->count;
+    for (int i = 0; i < l->count; i++) {
+        t->sum.name[i] = l->name[i];
+        t->sum.value[i] += l->value[i] * (float)images;
+    }
+    t->sum.loss += l->loss * (float)images;
+    t->positives += l->positives;
+}
+
+/* Adds up the losses that are there. all: waits for those under way, too. */
+static pd_status read_losses(session *s, tally *t, bool all, pd_err *err)
+{
+    while (pd_train_unread(&s->run, all)) {
+        pd_losses losses;
+        int images;
+        PD_TRY(pd_detector_late(s->net, &losses, err));
+        PD_TRY(pd_train_loss(&s->run, (double)losses.loss, &images, err));
+        add_losses(t, &losses, images);
+    }
+    return PD_OK;
+}
+
+static pd_status save_last(session *s, tally *t, pd_err *err)
+{
+    PD_TRY(read_losses(s, t, true, err)); /* nothing that came of a bad one is kept */
+    return pd_train_save(&s->run, "last.safetensors", &s->meta, false, err);
+}
+
 static pd_status log_steps(session *s, tally *t, pd_err *err)
 {
+    PD_TRY(read_losses(s, t, true, err));
     PD_TRY(sum_tally(s, t, err));
     PD_TRY(pd_train_read_norm(&s->run, err));
     const double n = t->images > 0 ? t->images : 1, steps = t->steps ? t->steps : 1, seconds = pd_seconds() - t->started;
@@ -355,18 +386,6 @@ static pd_status log_steps(session *s, tally *t, pd_err *err)
     return status;
 }
 
-static void add_losses(tally *t, const pd_losses *l, int images)
-{
-    t->sum.count = l->count;
-    for (int i = 0; i < l->count; i++) {
-        t->sum.name[i] = l->name[i];
-        t->sum.value[i] += l->value[i] * (float)images;
-    }
-    t->sum.loss += l->loss * (float)images;
-    t->images += images;
-    t->positives += l->positives;
-}
-
 /* One optimiser step from images_per_step / micro_batch forward passes, of all processes together. *end: the epoch has no
  * whole step left. */
 static pd_status one_step(session *s, tally *t, bool *end, pd_err *err)
@@ -374,18 +393,16 @@ static pd_status one_step(session *s, tally *t, bool *end, pd_err *err)
     const int rank = pd_comm_rank(s->comm), world = pd_comm_world(s->comm);
     for (int p = 0; p < s->run.passes; p++) {
         const pd_batch *b;
-        pd_losses losses;
         const double waiting = pd_seconds();
         PD_TRY(pd_loader_next(s->train_loader, &b, err));
         const double begun = pd_seconds();
         *end = !b;
         if (!b) return PD_OK;
-        PD_TRY(pd_detector_loss(s->net, b, s->run.at.images + rank * b->n, &losses, err));
-        if (!isfinite(losses.loss))
-            return PD_FAIL(err, PD_EINVAL, "the loss is %g at step %lld: lower optimizer.lr (%g now) or check the data",
-                           (double)losses.loss, (long long)s->run.at.step + 1, s->run.lr);
+        PD_TRY(pd_detector_loss(s->net, b, s->run.at.images + rank * b->n, NULL, err));
+        pd_train_passed(&s->run, b->n);
+        PD_TRY(read_losses(s, t, false, err));
         PD_TRY(pd_detector_backward(s->net, p > 0, err));
-        add_losses(t, &losses, b->n);
+        t->images += b->n;
         s->run.at.images += world * b->n;
         pd_loader_done(s->train_loader, b);
         t->data_s += begun - waiting;
@@ -479,9 +496,10 @@ static pd_status train(session *s, pd_err *err)
             PD_TRY(pd_comm_any(&stop, s->comm, pd_cli_stop_asked(), err));
             const bool last = run->at.step_in_epoch >= per_epoch || run->at.step >= total;
             if (stop || (last && s->val_loader) || (c->train.save_interval && run->at.step % c->train.save_interval == 0))
-                PD_TRY(pd_train_save(run, "last.safetensors", &s->meta, false, err));
+                PD_TRY(save_last(s, &t, err));
             if (stop) return PD_FAIL(err, PD_ESTOP, "stopped at step %lld; go on with --resume auto", (long long)run->at.step);
         }
+        PD_TRY(read_losses(s, &t, true, err));
         PD_TRY(end_epoch(s, end || run->at.step_in_epoch >= per_epoch, err));
     }
     if (run->patience && run->at.stale >= run->patience && run->at.step < total)

@@ -148,6 +148,27 @@ pd_status pd_train_step(pd_train_run *run, pd_err *err)
     return PD_OK;
 }
 
+void pd_train_passed(pd_train_run *run, int images)
+{
+    run->unread[run->n_unread++] = (pd_train_pass){run->at.step + 1, run->lr, images};
+}
+
+bool pd_train_unread(const pd_train_run *run, bool all)
+{
+    return run->n_unread > (all || run->device->kind == PD_CPU ? 0 : PD_PLAN_LATE - 1);
+}
+
+pd_status pd_train_loss(pd_train_run *run, double loss, int *images, pd_err *err)
+{
+    const pd_train_pass pass = run->unread[0];
+    memmove(run->unread, run->unread + 1, (size_t)--run->n_unread * sizeof *run->unread);
+    if (!isfinite(loss))
+        return PD_FAIL(err, PD_EINVAL, "the loss is %g at step %lld: lower optimizer.lr (%g now) or check the data", loss,
+                       (long long)pass.step, pass.lr);
+    *images = pass.images;
+    return PD_OK;
+}
+
 pd_status pd_train_read_norm(pd_train_run *run, pd_err *err)
 {
     if (!(run->clip.max_norm > 0)) return PD_OK; /* no clipping, or no step yet */

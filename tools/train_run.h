@@ -17,6 +17,7 @@
 #include "engine/average.h"
 #include "engine/checkpoint.h"
 #include "engine/log.h"
+#include "engine/plan.h"
 #include "engine/schedule.h"
 #include "kernels/adam.h"
 #include "kernels/sgd.h"
@@ -40,6 +41,13 @@ typedef struct pd_train_position {
     int64_t stale;         /* validations since the best one */
 } pd_train_position;
 
+/* A forward pass whose loss the host has not seen. */
+typedef struct pd_train_pass {
+    int64_t step; /* that it belongs to, from 1 on */
+    double lr;    /* of the step before it */
+    int images;
+} pd_train_pass;
+
 typedef struct pd_train_run {
     pd_device *device;
     pd_params *params;
@@ -59,6 +67,8 @@ typedef struct pd_train_run {
     double grad_norm;     /* of the last step before it was clipped; NaN unless clipping. Elsewhere than on the CPU: what
                            * pd_train_read_norm found last */
     pd_clip clip;
+    pd_train_pass unread[PD_PLAN_LATE];
+    int n_unread;
     pd_log *log;
     pd_arena *arena;
 } pd_train_run;
@@ -82,6 +92,19 @@ pd_status pd_train_run_open(pd_train_run *run, const char *config, bool resumed,
 /* Averages the gradients, which are sums over `passes` backward runs, over these and over the processes; clips, takes one
  * optimiser step, moves the average of the weights and the counters. */
 pd_status pd_train_step(pd_train_run *run, pd_err *err);
+
+/* Losses that come late: on the CPU the loss of a pass is there at once and looked at before anything is done with it;
+ * elsewhere the host runs one pass ahead, so as not to wait. Of every forward pass (loss NULL; classifier.h, detector.h):
+ *
+ *   pd_train_passed(run, images);
+ *   while (pd_train_unread(run, false)) {               (true, to wait for all: before a log line and a checkpoint)
+ *       PD_TRY(pd_classifier_late(...)); or pd_detector_late
+ *       PD_TRY(pd_train_loss(run, loss, &images, err)); (refuses a loss that is not finite, and says of which step)
+ *       ... add it up ...
+ *   } */
+void pd_train_passed(pd_train_run *run, int images);
+bool pd_train_unread(const pd_train_run *run, bool all);
+pd_status pd_train_loss(pd_train_run *run, double loss, int *images, pd_err *err);
 
 /* Makes grad_norm that of the last step. Waits for the step where a device makes it. */
 pd_status pd_train_read_norm(pd_train_run *run, pd_err *err);

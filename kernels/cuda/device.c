@@ -97,6 +97,64 @@ static pd_status cuda_download(pd_device *device, void *to, const void *from, si
     return cuda_sync(device, err);
 }
 
+/* ---- numbers that are read later ---- */
+
+typedef struct late_slot {
+    void *pinned;
+    size_t room;
+    cudaEvent_t arrived;
+} late_slot;
+
+static void late_free(pd_device *device, void *slot)
+{
+    late_slot *s = slot;
+    (void)device;
+    if (s->arrived) (void)cudaEventSynchronize(s->arrived);
+    if (s->arrived) (void)cudaEventDestroy(s->arrived);
+    if (s->pinned) (void)cudaFreeHost(s->pinned);
+    free(s);
+}
+
+static pd_status new_late_slot(void **out, size_t bytes, pd_err *err)
+{
+    late_slot *s = calloc(1, sizeof *s);
+    if (!s) return PD_FAIL(err, PD_ENOMEM, "out of memory for results");
+    cudaError_t code = cudaEventCreateWithFlags(&s->arrived, cudaEventDisableTiming);
+    if (code == cudaSuccess) code = cudaMallocHost(&s->pinned, bytes ? bytes : 1);
+    if (code != cudaSuccess) late_free(NULL, s);
+    PD_CUDA_TRY(code, err);
+    s->room = bytes;
+    *out = s;
+    return PD_OK;
+}
+
+static pd_status late_copy(pd_device *device, void **slot, int count, const void *const *from, const size_t *bytes,
+                           pd_err *err)
+{
+    cudaStream_t stream = pd_cuda_of(device)->stream;
+    size_t total = 0;
+    for (int i = 0; i < count; i++) total += bytes[i];
+    if (*slot && ((late_slot *)*slot)->room < total) {
+        late_free(device, *slot);
+        *slot = NULL;
+    }
+    if (!*slot) PD_TRY(new_late_slot(slot, total, err));
+    late_slot *s = *slot;
+    char *to = s->pinned;
+    for (int i = 0; i < count; to += bytes[i++])
+        if (bytes[i]) PD_CUDA_TRY(cudaMemcpyAsync(to, from[i], bytes[i], cudaMemcpyDeviceToHost, stream), err);
+    PD_CUDA_TRY(cudaEventRecord(s->arrived, stream), err);
+    return PD_OK;
+}
+
+static pd_status late_wait(pd_device *device, void *slot, void **numbers, pd_err *err)
+{
+    (void)device;
+    PD_CUDA_TRY(cudaEventSynchronize(((late_slot *)slot)->arrived), err);
+    *numbers = ((late_slot *)slot)->pinned;
+    return PD_OK;
+}
+
 static pd_status cuda_copy(pd_device *device, void *to, const void *from, size_t bytes, pd_err *err)
 {
     if (bytes) PD_CUDA_TRY(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, pd_cuda_of(device)->stream), err);
@@ -230,6 +288,9 @@ static pd_cuda *new_device(int index)
         .fill = cuda_fill,
         .seed = cuda_seed,
         .sync = cuda_sync,
+        .late_copy = late_copy,
+        .late_wait = late_wait,
+        .late_free = late_free,
         .find = pd_cuda_find,
         .precision_set = precision_set,
         .graph_begin = graph_begin,
