@@ -3,7 +3,7 @@
  *
  *   y (oh, ow, k) = relu?( conv(x (h, w, c), mixed kernels) + bias + residual )
  *
- * groups 1; channels are multiples of 16. Sums are taken tap by tap and channel by channel, whatever the threads. */
+ * groups 1; channels are multiples of 16. Sums are taken channel by channel and tap by tap, whatever the threads. */
 #ifndef PD_CONV_PANEL_H
 #define PD_CONV_PANEL_H
 

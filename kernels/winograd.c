@@ -35,8 +35,7 @@ typedef struct work {
     bool relu;
 } work;
 
-#define STEP 8 /* channels whose taps are mixed at a time: they stay in the first cache */
-#define ROOM ((size_t)STEP * 9 * PANEL)
+#define ROOM ((size_t)9 * PANEL) /* mixed taps of one channel */
 
 /* Which result a panel belongs to and its first channel. */
 static int find_panel(const work *a, size_t panel, int *first, int *lanes)
@@ -69,10 +68,11 @@ static void turn_kernels(const work *a, size_t panel, const wino_chunk *k, float
 {
     const wino_form form = pd_wino_form_of(a->t.s, 0);
     pd_taps_walk walk = pd_panel_taps_begin(a->taps, a->mix, panel, k->first);
-    for (int c = 0; c < k->count; c += STEP) {
-        a->t.isa->turned(pd_panel_taps_next(&walk, STEP, room), form, STEP, u + c * PANEL,
-                         wino_plane((size_t)k->count, PANEL));
-    }
+    const size_t depth = (size_t)k->count, plane = wino_plane(depth, PANEL);
+    if (a->taps->single)
+        a->t.isa->turned(pd_panel_taps_next(&walk, k->count, NULL), form, depth, u, plane);
+    else
+        a->t.isa->mix_turned(&walk, form, depth, room, u, plane);
 }
 
 /* U of one chunk for one panel. */

@@ -8,7 +8,7 @@
  * 1e-6 of the largest output (tests/check_net_ops.c holds it to 2e-5).
  *
  *   V = B' x B         input tile (6 x 6) -> 36 places         shared by all kernels that read x
- *   U = G w G'         kernel (3 x 3) -> 36 places
+ *   U = G w G'         kernel (3 x 3) -> 36 places             the scales of G's rows are in B: fewer steps a kernel
  *   y = A' (sum_c U V) A                                       forward: (n, h, w, k) from (n, h, w, c)
  *   dx = the same with the kernels flipped and k, c exchanged; all gradients dy_j are one long sum: nothing is added
  * twice dw = G' (sum_tiles (A dy A') V) G

@@ -48,8 +48,14 @@ typedef struct wino_isa {
                     bool add);
     void (*by_columns)(const float *a, size_t astride, const float *b, size_t bstride, size_t depth, float *out,
                        bool add);
+    /* out[r * PANEL + i] = (add ? out : 0) + the sum over taps and c < depth of
+     * pixel[r][offset[tap] + c] * w[(c * taps + tap) * PANEL + i], for r < rows <= ROWS. */
+    void (*by_pixels)(const float *const *pixel, int rows, const size_t *offset, size_t taps, const float *w,
+                      size_t depth, float *out, bool add);
     /* Mixes the taps of the walk's next `count` channels: to[(c * taps + tap) * PANEL + k]. */
     void (*mix)(pd_taps_walk *walk, size_t count, float *to);
+    /* `mix` and `turned` of the next `count` channels at once. room: for the taps of one channel. */
+    void (*mix_turned)(pd_taps_walk *walk, wino_form form, size_t count, float *room, float *u, size_t plane);
 } wino_isa;
 
 extern const wino_isa pd_wino_avx512, pd_wino_avx2;
@@ -70,12 +76,13 @@ const wino_isa *pd_wino_isa(void);
 #define FP (2 * PP * (PP - QQ)) /* at +-P */
 #define FQ (2 * QQ * (QQ - PP)) /* at +-Q */
 
-/* One dimension of B': six values. */
+/* One dimension of B': six values, with the scales of G (1 / F0, 1 / FP, 1 / FQ) as well: a tile is transformed once, a
+ * kernel for every few tiles. */
 FN void points_in(const VEC d0, const VEC d1, const VEC d2, const VEC d3, const VEC d4, const VEC d5, VEC o[6])
 {
-    const VEC ev = FMA(SET1(-QQ), d2, d4), od = MUL(SET1(P), FMA(SET1(-QQ), d1, d3));
-    const VEC fv = FMA(SET1(-PP), d2, d4), pd = MUL(SET1(Q), FMA(SET1(-PP), d1, d3));
-    o[0] = FMA(SET1(F0), d0, FMA(SET1(-(PP + QQ)), d2, d4));
+    const VEC ev = FMA(SET1(-QQ / FP), d2, MUL(SET1(1 / FP), d4)), od = MUL(SET1(P / FP), FMA(SET1(-QQ), d1, d3));
+    const VEC fv = FMA(SET1(-PP / FQ), d2, MUL(SET1(1 / FQ), d4)), pd = MUL(SET1(Q / FQ), FMA(SET1(-PP), d1, d3));
+    o[0] = FMA(SET1(1 / F0), d4, FMA(SET1(-(PP + QQ) / F0), d2, d0));
     o[1] = ADD(ev, od);
     o[2] = SUB(ev, od);
     o[3] = ADD(fv, pd);
@@ -111,31 +118,30 @@ FN void values_out(const VEC m0, const VEC m1, const VEC m2, const VEC m3, const
     }
 }
 
-/* One dimension of G. */
+/* One dimension of G without its scales. */
 FN void points_of_kernel(const VEC g0, const VEC g1, const VEC g2, VEC o[6])
 {
-    const VEC ev = MUL(SET1(1 / FP), FMA(SET1(PP), g2, g0)), od = MUL(SET1(P / FP), g1);
-    const VEC fv = MUL(SET1(1 / FQ), FMA(SET1(QQ), g2, g0)), pd = MUL(SET1(Q / FQ), g1);
-    o[0] = MUL(SET1(1 / F0), g0);
-    o[1] = ADD(ev, od);
-    o[2] = SUB(ev, od);
-    o[3] = ADD(fv, pd);
-    o[4] = SUB(fv, pd);
+    const VEC ev = FMA(SET1(PP), g2, g0), fv = FMA(SET1(QQ), g2, g0);
+    o[0] = g0;
+    o[1] = FMA(SET1(P), g1, ev);
+    o[2] = FMA(SET1(-P), g1, ev);
+    o[3] = FMA(SET1(Q), g1, fv);
+    o[4] = FMA(SET1(-Q), g1, fv);
     o[5] = g2;
 }
 
-/* One dimension of G'. */
+/* One dimension of G' without its scales. */
 FN void taps_of_points(const VEC u0, const VEC u1, const VEC u2, const VEC u3, const VEC u4, const VEC u5, VEC o[3])
 {
-    const VEC s = MUL(SET1(1 / FP), ADD(u1, u2)), t = MUL(SET1(1 / FQ), ADD(u3, u4));
-    o[0] = FMA(SET1(1 / F0), u0, ADD(s, t));
-    o[1] = FMA(SET1(P / FP), SUB(u1, u2), MUL(SET1(Q / FQ), SUB(u3, u4)));
+    const VEC s = ADD(u1, u2), t = ADD(u3, u4);
+    o[0] = ADD(u0, ADD(s, t));
+    o[1] = FMA(SET1(P), SUB(u1, u2), MUL(SET1(Q), SUB(u3, u4)));
     o[2] = ADD(FMA(SET1(PP), s, MUL(SET1(QQ), t)), u5);
 }
 
 FN VEC middle_tap(const VEC u1, const VEC u2, const VEC u3, const VEC u4)
 {
-    return FMA(SET1(P / FP), SUB(u1, u2), MUL(SET1(Q / FQ), SUB(u3, u4)));
+    return FMA(SET1(P), SUB(u1, u2), MUL(SET1(Q), SUB(u3, u4)));
 }
 
 TARGET static void input(const float *const *pixel, size_t c, float *v, size_t plane)
@@ -419,6 +425,52 @@ TARGET static void by_columns(const float *a, size_t astride, const float *b, si
         multiply(a + r, 1, astride, b, bstride, depth, out + r * PANEL, add, MAC_ROWS);
 }
 
+FN void multiply_pixels(const float *const *pixel, const size_t *offset, size_t taps, const float *w, size_t depth,
+                        float *out, bool add, const int rows)
+{
+    const float *a[MAC_ROWS];
+    VEC acc[MAC_ROWS][VECS];
+    UNROLL for (int r = 0; r < rows; r++)
+    {
+        a[r] = pixel[r];
+        UNROLL for (int v = 0; v < VECS; v++) acc[r][v] = add ? LOAD(out + r * PANEL + v * LANES) : SET1(0.f);
+    }
+    for (size_t c = 0; c < depth; c++)
+        for (size_t tap = 0; tap < taps; tap++, w += PANEL) {
+            const size_t at = offset[tap] + c;
+            VEC bt[VECS];
+            UNROLL for (int v = 0; v < VECS; v++) bt[v] = LOAD(w + v * LANES);
+            UNROLL for (int r = 0; r < rows; r++)
+            {
+                const VEC ar = SET1(a[r][at]);
+                UNROLL for (int v = 0; v < VECS; v++) acc[r][v] = FMA(ar, bt[v], acc[r][v]);
+            }
+        }
+    UNROLL for (int r = 0; r < rows; r++)
+    {
+        UNROLL for (int v = 0; v < VECS; v++) STORE(out + r * PANEL + v * LANES, acc[r][v]);
+    }
+}
+
+TARGET static void by_pixels(const float *const *pixel, int rows, const size_t *offset, size_t taps, const float *w,
+                             size_t depth, float *out, bool add)
+{
+    for (; rows >= MAC_ROWS; rows -= MAC_ROWS, pixel += MAC_ROWS, out += MAC_ROWS * PANEL)
+        multiply_pixels(pixel, offset, taps, w, depth, out, add, MAC_ROWS);
+    switch (rows) {
+#if MAC_ROWS > 2
+    case 7: multiply_pixels(pixel, offset, taps, w, depth, out, add, 7); break;
+    case 6: multiply_pixels(pixel, offset, taps, w, depth, out, add, 6); break;
+    case 5: multiply_pixels(pixel, offset, taps, w, depth, out, add, 5); break;
+    case 4: multiply_pixels(pixel, offset, taps, w, depth, out, add, 4); break;
+    case 3: multiply_pixels(pixel, offset, taps, w, depth, out, add, 3); break;
+    case 2: multiply_pixels(pixel, offset, taps, w, depth, out, add, 2); break;
+#endif
+    case 1: multiply_pixels(pixel, offset, taps, w, depth, out, add, 1); break;
+    default: break;
+    }
+}
+
 /* Row n of a part, times its scale and gates, added to sum. */
 FN void mix_row(const pd_part *p, size_t n, const bool two, float factor, VECI gates, VEC sum[VECS])
 {
@@ -447,50 +499,121 @@ FN size_t mix_rows(const pd_part *p, size_t n, unsigned present, const bool two,
 #define CROSS 0xbau /* the taps of 3x1 and 1x3 in a 3x3 kernel */
 
 /* The usual beginning of a channel: all nine taps of a part of two, and the cross of the next part. */
-FN void mix_crossed(const pd_part *p, const size_t at[2], const float factor[2], VECI gates, float *to)
+FN bool is_crossed(const pd_taps_walk *walk, size_t channel)
 {
-    size_t n = at[1];
-    UNROLL for (size_t tap = 0; tap < 9; tap++)
+    const pd_panel_taps *t = walk->t;
+    const pd_part *p = t->part;
+    return t->taps == 9 && t->parts > 1 && p[0].second >= 0 && p[1].second < 0 && p[0].present[channel] == 0x1ff &&
+           p[1].present[channel] == CROSS;
+}
+
+typedef struct crossed {
+    const int16_t *pair, *cross;
+    float scale[14]; /* with the gates: of the taps of the pair, then of the cross */
+} crossed;
+
+FN crossed begin_crossed(pd_taps_walk *walk)
+{
+    const pd_part *p = walk->t->part;
+    crossed x = {p[0].value + walk->at[0] * PANEL * 2, p[1].value + walk->at[1] * PANEL, {0}};
+    const float *pair = p[0].scale + walk->at[0], *cross = p[1].scale + walk->at[1];
+    for (int i = 0; i < 9; i++) x.scale[i] = pair[i] * walk->factor[0];
+    for (int i = 0; i < 5; i++) x.scale[9 + i] = cross[i] * walk->factor[1];
+    walk->at[0] += 9;
+    walk->at[1] += 5;
+    return x;
+}
+
+/* Its taps of outputs v .. v + LANES - 1. */
+FN void mix_crossed(const crossed *x, VECI gates, size_t v, VEC sum[9])
+{
+    int n = 0;
+    UNROLL for (int tap = 0; tap < 9; tap++)
     {
-        VEC sum[VECS];
-        UNROLL for (int v = 0; v < VECS; v++) sum[v] = SET1(0.f);
-        mix_row(&p[0], at[0] + tap, true, factor[0], gates, sum);
-        if (CROSS >> tap & 1u) mix_row(&p[1], n++, false, factor[1], gates, sum);
-        UNROLL for (int v = 0; v < VECS; v++) STORE(to + tap * PANEL + v * LANES, sum[v]);
+        const VECI pair = PAIRS(LOADI(x->pair + ((size_t)tap * PANEL + v) * 2), gates);
+        sum[tap] = MUL(TO_FLOAT(pair), SET1(x->scale[tap]));
+        if (!(CROSS >> tap & 1u)) continue;
+        const VECI cross = LOAD_WIDENED(x->cross + (size_t)n * PANEL + v);
+        sum[tap] = FMA(TO_FLOAT(cross), SET1(x->scale[9 + n++]), sum[tap]);
+    }
+}
+
+/* Adds the parts from i on of the walk's channel. */
+FN void mix_parts(pd_taps_walk *walk, size_t channel, int i, float *to)
+{
+    const pd_panel_taps *t = walk->t;
+    for (; i < t->parts; i++) {
+        const pd_part *p = &t->part[i];
+        const VECI gates = SET1I(walk->gates[i]);
+        if (p->second < 0)
+            walk->at[i] = mix_rows(p, walk->at[i], p->present[channel], false, walk->factor[i], gates, to);
+        else
+            walk->at[i] = mix_rows(p, walk->at[i], p->present[channel], true, walk->factor[i], gates, to);
     }
 }
 
 TARGET static void mix(pd_taps_walk *walk, size_t count, float *to)
 {
     const pd_panel_taps *t = walk->t;
-    const pd_part *p = t->part;
-    const size_t c = (size_t)t->c, width = (size_t)t->taps * PANEL;
+    const size_t width = (size_t)t->taps * PANEL;
     for (const size_t end = walk->channel + count; walk->channel < end; walk->channel++, to += width) {
-        const size_t channel = walk->panel * c + walk->channel;
-        int i = 0;
-        if (t->taps == 9 && t->parts > 1 && p[0].second >= 0 && p[1].second < 0 && p[0].present[channel] == 0x1ff &&
-            p[1].present[channel] == CROSS) {
-            mix_crossed(p, walk->at, walk->factor, SET1I(walk->gates[0]), to);
-            walk->at[0] += 9;
-            walk->at[1] += 5;
-            i = 2;
+        const size_t channel = walk->panel * (size_t)t->c + walk->channel;
+        const bool usual = is_crossed(walk, channel);
+        if (usual) {
+            const crossed x = begin_crossed(walk);
+            for (size_t v = 0; v < PANEL; v += LANES) {
+                VEC sum[9];
+                mix_crossed(&x, SET1I(walk->gates[0]), v, sum);
+                UNROLL for (size_t tap = 0; tap < 9; tap++) STORE(to + tap * PANEL + v, sum[tap]);
+            }
         } else {
             for (size_t o = 0; o < width; o += LANES) STORE(to + o, SET1(0.f));
         }
-        for (; i < t->parts; i++) {
-            const unsigned present = p[i].present[channel];
-            const VECI gates = SET1I(walk->gates[i]);
-            if (p[i].second < 0)
-                walk->at[i] = mix_rows(&p[i], walk->at[i], present, false, walk->factor[i], gates, to);
-            else
-                walk->at[i] = mix_rows(&p[i], walk->at[i], present, true, walk->factor[i], gates, to);
+        mix_parts(walk, channel, usual ? 2 : 0, to);
+    }
+}
+
+/* Adds all nine taps of part 2, outputs v .. v + LANES - 1. */
+FN void mix_third(const pd_taps_walk *walk, size_t v, VEC sum[9])
+{
+    const pd_part *p = &walk->t->part[2];
+    const float *scale = p->scale + walk->at[2];
+    const int16_t *value = p->value + walk->at[2] * PANEL + v;
+    const VEC factor = SET1(walk->factor[2]);
+    UNROLL for (size_t tap = 0; tap < 9; tap++)
+    {
+        const VEC whole = TO_FLOAT(LOAD_WIDENED(value + tap * PANEL));
+        sum[tap] = FMA(whole, MUL(SET1(scale[tap]), factor), sum[tap]);
+    }
+}
+
+TARGET static void mix_turned(pd_taps_walk *walk, wino_form form, size_t count, float *room, float *u, size_t plane)
+{
+    const pd_panel_taps *t = walk->t;
+    const bool three = t->parts == 3 && t->part[2].second < 0;
+    for (size_t c = 0; c < count; c++, u += PANEL) {
+        const size_t channel = walk->panel * (size_t)t->c + walk->channel;
+        const unsigned third = three ? t->part[2].present[channel] : 0;
+        if (!is_crossed(walk, channel) || t->parts > 3 || (third && third != 0x1ff)) {
+            mix(walk, 1, room);
+            turned(room, form, 1, u, plane);
+            continue;
         }
+        const crossed x = begin_crossed(walk);
+        for (size_t v = 0; v < PANEL; v += LANES) {
+            VEC sum[9];
+            mix_crossed(&x, SET1I(walk->gates[0]), v, sum);
+            if (third) mix_third(walk, v, sum);
+            kernel_points(sum, true, true, false, u + v, plane);
+        }
+        if (third) walk->at[2] += 9;
+        walk->channel++;
     }
 }
 
 #define WINO_TABLE                                                                                                     \
     {                                                                                                                  \
-        input, gradient, output, kernel, turned, flipped, taps, by_rows, by_columns, mix                               \
+        input, gradient, output, kernel, turned, flipped, taps, by_rows, by_columns, by_pixels, mix, mix_turned        \
     }
 
 #endif

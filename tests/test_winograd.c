@@ -1,7 +1,9 @@
 /* kernels/winograd.h: forward and both gradients against double loops, for shapes with every kind of edge; the same
- * bits for any number of threads and for AVX-512 and AVX2. Mixed kernels (panel_taps.h) against sums in double. */
+ * bits for any number of threads and for AVX-512 and AVX2. Mixed kernels (panel_taps.h) against sums in double, and
+ * direct convolutions with them (conv_panel.h) against double loops. */
 #include "engine/arena.h"
 #include "engine/rng.h"
+#include "kernels/conv_panel.h"
 #include "kernels/winograd.h"
 #include "kernels/winograd_simd.h"
 #include "tests/pd_test.h"
@@ -363,6 +365,12 @@ static void test_twins(void)
         b->by_rows(source, 60, source + 900, 40, 51, 4, narrow, add);
         check_twins("by_rows of 4", ROWS * PANEL);
     }
+    static const size_t offset[6] = {0, 60, 120, 3000, 3060, 3120};
+    for (int n = 1; n <= ROWS; n++) {
+        a->by_pixels(pixel, n, offset, 6, source + 900, 17, wide, n % 2);
+        b->by_pixels(pixel, n, offset, 6, source + 900, 17, narrow, n % 2);
+        check_twins("by_pixels", ROWS * PANEL);
+    }
 #else
     PD_SKIP("no x86 processor");
 #endif
@@ -373,17 +381,21 @@ static void test_twins(void)
 #define MIX_K 48 /* a panel and a half */
 #define MIX_C 80 /* a chunk and a quarter */
 
-/* Kernel i of a row: dense; the cross of 3x1 and 1x3; one channel in four; nothing. */
+/* Kernel i of a row: dense; the cross of 3x1 and 1x3; one channel in four, all taps of it or some; nothing. */
 static float mix_weight(char kind, pd_rng *rng, size_t tap, size_t c)
 {
     const float v = 2 * pd_rng_float(rng) - 1;
-    return kind == 'd' || (kind == 'x' && (tap % 2 == 1 || tap == 4)) || (kind == 'g' && c % 4 == 0) ? v : 0;
+    const bool cross = tap % 2 == 1 || tap == 4, fourth = c % 4 == 0;
+    return kind == 'd' || (kind == 'x' && cross) || (kind == 'g' && fourth) || (kind == 's' && fourth && tap != 2) ? v
+                                                                                                                   : 0;
 }
 
 static void check_mixed(const wino_isa *isa, const pd_panel_taps *t, const float *w, const char *kinds,
                         const float *mix, const char *name)
 {
-    static float room[MIX_C * 9 * PANEL];
+    static float room[MIX_C * 9 * PANEL], one[9 * PANEL], u[36 * PD_TAPS_CHUNK * PANEL],
+        turned[36 * PD_TAPS_CHUNK * PANEL];
+    const wino_form form = {true, true};
     const size_t g = strlen(kinds), count = MIX_K * 9 * MIX_C;
     double worst = 0, gates = 0;
     for (size_t i = 0; i < g; i++) gates += fabs((double)mix[i]);
@@ -399,6 +411,12 @@ static void check_mixed(const wino_isa *isa, const pd_panel_taps *t, const float
                     want += (double)mix[k] * (double)w[k * count + (o * 9 + tap) * MIX_C + c];
                 worst = fmax(worst, fabs(want - (double)room[i]));
             }
+            walk = pd_panel_taps_begin(t, mix, panel, first);
+            isa->mix_turned(&walk, form, channels, one, u, channels * PANEL);
+            isa->turned(room, form, channels, turned, channels * PANEL);
+            PD_CHECK_MSG(!memcmp(u, turned, 36 * channels * PANEL * sizeof *u) &&
+                             walk.channel == (size_t)first + channels,
+                         "%s, kernels %s: mixed and transformed at once differs from one after the other", name, kinds);
         }
     /* half a step of 1 / 32767 for a weight, and for a gate */
     PD_CHECK_MSG(worst <= gates / 32767, "%s, kernels %s: a mixed weight is off by %g", name, kinds, worst);
@@ -406,7 +424,8 @@ static void check_mixed(const wino_isa *isa, const pd_panel_taps *t, const float
 
 static void test_mixing(void)
 {
-    static const char *const kinds[] = {"ddxg", "ddx", "dd", "dx", "dg", "dxg", "ddg", "ddd", "xd", "gxdd", "d0", "00"};
+    static const char *const kinds[] = {"ddxg", "ddx", "dd",   "dx",   "dg", "dxg", "ddg",
+                                        "ddd",  "xd",  "gxdd", "ddxs", "d0", "00"};
     static const float mixes[][4] = {{.4f, .3f, .2f, .1f}, {1e-6f, 1, 0, .5f}, {-1, .25f, 3, 0}, {0, 0, 0, 0}};
     pd_device *device = NULL;
     pd_arena *arena = pd_arena_new();
@@ -431,6 +450,100 @@ static void test_mixing(void)
     pd_device_close(device);
 }
 
+/* ---- direct convolutions with such kernels (conv_panel.h) ---- */
+
+typedef struct direct {
+    int c, k, h, w, kh, kw, stride, pad_h, pad_w;
+    const char *kinds; /* of the kernels that are mixed; "d": one kernel, as it is */
+} direct;
+
+static double direct_sum(const direct *d, const pd_conv_shape *s, const float *x, const float *w, const float *mix,
+                         size_t k, int oy, int ox)
+{
+    const size_t count = (size_t)(d->k * d->kh * d->kw * d->c), c = (size_t)d->c;
+    double sum = 0;
+    for (int r = 0; r < d->kh; r++)
+        for (int q = 0; q < d->kw; q++) {
+            const int y = oy * s->stride + r - s->pad_h, xx = ox * s->stride + q - s->pad_w;
+            if (y < 0 || xx < 0 || y >= d->h || xx >= d->w) continue;
+            for (size_t i = 0; i < c; i++)
+                for (size_t g = 0; g < strlen(d->kinds); g++)
+                    sum += (double)x[(size_t)(y * d->w + xx) * c + i] * (double)mix[g] *
+                           (double)w[g * count + ((k * (size_t)d->kh + (size_t)r) * (size_t)d->kw + (size_t)q) * c + i];
+        }
+    return sum;
+}
+
+static void check_direct(const direct *d, pd_device *device, pd_arena *arena, pd_rng *rng)
+{
+    const pd_conv_shape s = {.n = 1,
+                             .h = d->h,
+                             .w = d->w,
+                             .c = d->c,
+                             .k = d->k,
+                             .kh = d->kh,
+                             .kw = d->kw,
+                             .stride = d->stride,
+                             .pad_h = d->pad_h,
+                             .pad_w = d->pad_w,
+                             .groups = 1,
+                             .oh = (d->h + 2 * d->pad_h - d->kh) / d->stride + 1,
+                             .ow = (d->w + 2 * d->pad_w - d->kw) / d->stride + 1};
+    const size_t g = strlen(d->kinds), taps = (size_t)(d->kh * d->kw), c = (size_t)d->c, k = (size_t)d->k;
+    const size_t count = k * taps * c, outputs = (size_t)(s.oh * s.ow);
+    const float mixes[4] = {.4f, -.3f, .2f, .1f}, *mix = g == 1 ? (const float[]){1} : mixes;
+    float *x = draw(rng, arena, (size_t)(d->h * d->w) * c), *w = zeroed(arena, g * count, sizeof *w);
+    float *bias = draw(rng, arena, k), *residual = draw(rng, arena, outputs * k);
+    float *y = zeroed(arena, outputs * k, sizeof *y), *again = zeroed(arena, outputs * k, sizeof *y);
+    for (size_t i = 0; i < g * count; i++) w[i] = mix_weight(d->kinds[i / count], rng, i / c % taps, i % c);
+    pd_panel_taps t;
+    PD_CHECK_OK(pd_panel_taps_init(&t, device, (int)g, d->k, d->c, (int)taps, &err));
+    PD_CHECK_OK(pd_panel_taps_set(&t, w, &err));
+    PD_CHECK(pd_panel_conv_fits(&s));
+    const pd_wino_after after = {bias, residual, true};
+    for (int threads = 1; threads <= 3; threads += 2) {
+        pd_pool *pool = NULL;
+        PD_CHECK_OK(pd_pool_new(&pool, threads, &err));
+        const size_t bytes = pd_panel_conv_scratch(&s, threads);
+        void *scratch = zeroed(arena, bytes, 1);
+        memset(scratch, 0xff, bytes); /* NaN: nothing may be read before it is written */
+        pd_panel_conv(pool, &s, x, &t, g == 1 ? NULL : mix, threads == 1 ? y : again, &after, scratch);
+        pd_pool_free(pool);
+    }
+    double worst = 0, largest = 0;
+    for (size_t i = 0; i < outputs * k; i++) {
+        const int at = (int)(i / k);
+        double want = direct_sum(d, &s, x, w, mix, i % k, at / s.ow, at % s.ow);
+        want = fmax(0, want + (double)bias[i % k] + (double)residual[i]);
+        largest = fmax(largest, want);
+        worst = fmax(worst, fabs(want - (double)y[i]));
+    }
+    /* 16-bit kernels: see panel_taps.h */
+    PD_CHECK_MSG(worst <= (g == 1 ? FORWARD_TOLERANCE : 1e-4) * largest,
+                 "%dx%d, %d to %d channels, %s: off by %g of %g", d->h, d->w, d->c, d->k, d->kinds, worst, largest);
+    PD_CHECK_MSG(!memcmp(y, again, outputs * k * sizeof *y), "%dx%d, %d to %d channels: 3 threads change the bits",
+                 d->h, d->w, d->c, d->k);
+    pd_panel_taps_free(&t);
+}
+
+static void test_direct(void)
+{
+    static const direct cases[] = {
+        {16, 32, 5, 7, 3, 3, 1, 1, 1, "d"},     {64, 48, 14, 13, 3, 3, 2, 1, 1, "d"},
+        {80, 48, 9, 8, 3, 3, 2, 1, 1, "ddxg"},  {128, 64, 19, 21, 3, 3, 2, 1, 1, "ddxs"},
+        {64, 32, 24, 3, 3, 1, 1, 1, 0, "dd"},   {48, 16, 1, 1, 3, 3, 1, 1, 1, "ddxg"},
+        {192, 80, 7, 7, 3, 3, 1, 1, 1, "gxdd"}, {32, 32, 6, 11, 1, 1, 2, 0, 0, "dd"},
+        {64, 16, 12, 12, 3, 3, 1, 0, 0, "ddd"}, {16, 16, 4, 9, 4, 4, 3, 2, 1, "d0"},
+    };
+    pd_device *device = NULL;
+    pd_arena *arena = pd_arena_new();
+    pd_rng rng = pd_rng_make(5, 3, 1);
+    PD_CHECK_OK(pd_device_open(&device, "cpu", 2, &err));
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_direct(&cases[i], device, arena, &rng);
+    pd_arena_free(arena);
+    pd_device_close(device);
+}
+
 int main(void)
 {
     test_refused();
@@ -438,6 +551,7 @@ int main(void)
         test_rows();
         test_data_added();
         test_mixing();
+        test_direct();
     }
     test_twins();
     return pd_test_end();
