@@ -1,28 +1,11 @@
 #include "engine/arena.h"
+#include "engine/poison.h"
 
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#if defined(__SANITIZE_ADDRESS__)
-#define PD_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define PD_ASAN 1
-#endif
-#endif
-#ifdef PD_ASAN
-#include <sanitizer/asan_interface.h>
-#define POISON(p, n) ASAN_POISON_MEMORY_REGION((p), (n))
-#define UNPOISON(p, n) ASAN_UNPOISON_MEMORY_REGION((p), (n))
-#define RED_ZONE PD_ALIGN
-#else
-#define POISON(p, n) ((void)0)
-#define UNPOISON(p, n) ((void)0)
-#define RED_ZONE 0
-#endif
 
 #define FIRST_BLOCK ((size_t)1 << 16)
 
@@ -54,7 +37,7 @@ void pd_arena_free(pd_arena *arena)
     if (!arena) return;
     for (block *b = arena->first; b;) {
         block *next = b->next;
-        UNPOISON(block_data(b), b->size);
+        PD_UNPOISON(block_data(b), b->size);
         free(b);
         b = next;
     }
@@ -63,7 +46,7 @@ void pd_arena_free(pd_arena *arena)
 
 void pd_arena_reset(pd_arena *arena)
 {
-    for (block *b = arena->first; b; b = b->next) POISON(block_data(b), b->size);
+    for (block *b = arena->first; b; b = b->next) PD_POISON(block_data(b), b->size);
     arena->current = arena->first;
     arena->used = 0;
 }
@@ -85,7 +68,7 @@ static pd_status more(pd_arena *arena, size_t need, pd_err *err)
     if (!b) return PD_FAIL(err, PD_ENOMEM, "out of memory: %zu bytes asked for", need);
     b->next = NULL;
     b->size = size;
-    POISON(block_data(b), size);
+    PD_POISON(block_data(b), size);
     if (arena->current)
         arena->current->next = b;
     else
@@ -101,11 +84,11 @@ pd_status pd_alloc(void *out, pd_arena *arena, size_t count, size_t size, pd_err
     size_t bytes;
     if (!pd_mul_fits(count, size, &bytes) || bytes > SIZE_MAX - 4 * PD_ALIGN)
         return PD_FAIL(err, PD_ENOMEM, "out of memory: %zu elements of %zu bytes asked for", count, size);
-    const size_t step = (bytes + RED_ZONE + PD_ALIGN - 1) / PD_ALIGN * PD_ALIGN;
+    const size_t step = (bytes + PD_RED_ZONE + PD_ALIGN - 1) / PD_ALIGN * PD_ALIGN;
     if (!arena->current || arena->current->size - arena->used < step) PD_TRY(more(arena, step, err));
     char *p = block_data(arena->current) + arena->used;
     arena->used += step;
-    UNPOISON(p, bytes);
+    PD_UNPOISON(p, bytes);
     memset(p, 0, bytes);
     memcpy(out, &p, sizeof p);
     return PD_OK;

@@ -1,5 +1,6 @@
 #include "engine/plan.h"
 #include "engine/half.h"
+#include "engine/plan_guard.h"
 #include "engine/plan_layout.h"
 
 #include <stdlib.h>
@@ -398,9 +399,13 @@ static pd_status run_node(pd_plan *plan, pd_node *n, bool backward, const pd_run
 static pd_status forward_loop(pd_plan *plan, const pd_run *run, pd_err *err)
 {
     const bool made = plan->constants && pd_shared_current(plan->constants); /* by this plan or another one */
-    for (int i = 0; i < plan->count; i++)
+    pd_plan_guard_begin(plan, 0);
+    for (int i = 0; i < plan->count; i++) {
+        pd_plan_guard_step(plan, i);
         if (!plan->nodes[i]->constant || (plan->stale && !made))
             PD_TRY(run_node(plan, plan->nodes[i], false, run, err));
+    }
+    pd_plan_guard_step(plan, plan->count);
     if (plan->stale && plan->constants) pd_shared_done(plan->constants);
     return PD_OK;
 }
@@ -418,13 +423,16 @@ static void tell_complete(const pd_plan *plan, const pd_node *n)
 
 static pd_status backward_loop(pd_plan *plan, const pd_run *run, pd_err *err)
 {
+    pd_plan_guard_begin(plan, plan->count);
     for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next)
         if (v->root && v->grad) PD_TRY(plan->device->seed(plan->device, v->grad, v->root_scale, err));
     for (int i = plan->count - 1; i >= 0; i--) {
+        pd_plan_guard_step(plan, 2 * plan->count - 1 - i);
         if (!plan->nodes[i]->backward) continue;
         PD_TRY(run_node(plan, plan->nodes[i], true, run, err));
         tell_complete(plan, plan->nodes[i]);
     }
+    pd_plan_guard_step(plan, 2 * plan->count);
     return PD_OK;
 }
 

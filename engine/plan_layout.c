@@ -1,4 +1,5 @@
 #include "engine/plan_layout.h"
+#include "engine/poison.h"
 
 #include <stdlib.h>
 
@@ -234,7 +235,8 @@ static pd_status place(pd_plan *plan, pd_err *err)
     }
     size_t kept = 0;
     for (size_t i = 0; i < count; i++) {
-        list[i]->bytes = (list[i]->bytes + PD_ALIGN - 1) / PD_ALIGN * PD_ALIGN;
+        list[i]->used = list[i]->bytes;
+        if (list[i]->used) list[i]->bytes = (list[i]->used + PD_RED_ZONE + PD_ALIGN - 1) / PD_ALIGN * PD_ALIGN;
         plan->naive += list[i]->bytes;
         if (list[i]->constant) {
             list[i]->offset = plan->constant_bytes;

@@ -10,6 +10,7 @@
  * step 2T - 1 - i its backward. A buffer that lies in another one's memory has `in` set and no offset of its own. */
 typedef struct pd_buffer {
     size_t bytes, offset;
+    size_t used;  /* of `bytes`, which are rounded up */
     size_t inner; /* where it begins in `in` */
     int start, end;
     bool constant; /* lives in the plan's own memory, between runs too */

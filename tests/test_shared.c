@@ -1,6 +1,7 @@
 /* engine/shared.h: plans of one model for several input shapes keep folded kernels and packed weights once. Bytes of
  * the device are counted; results are those of a model that has seen one shape only. */
 #include "backbones/classifier.h"
+#include "engine/poison.h"
 #include "engine/rng.h"
 #include "engine/shared.h"
 #include "kernels/subsample.h"
@@ -206,6 +207,35 @@ static void test_no_room(void)
     pd_device_close(device);
 }
 
+/* What a sanitizer is told of the workspace: kept values can be read, to their last byte; nothing else can. */
+static void test_guard(void)
+{
+#ifdef PD_POISONS
+    PD_ROW("guard");
+    static float in[8 * 8 * 3];
+    pd_device *device = open_counted();
+    pd_params *params = NULL;
+    pd_plan *plan = NULL;
+    pd_tape *tape = NULL;
+    PD_CHECK_OK(pd_params_new(&params, &err));
+    PD_CHECK_OK(pd_tape_new(&tape, params, false, &err));
+    pd_value *x = pd_tape_input(tape, "x", PD_F32, PD_SHAPE(1, 8, 8, 3)), *y = pd_subsample(tape, x, 2);
+    pd_value *kept = pd_subsample(tape, y, 2);
+    pd_tape_keep(tape, kept);
+    PD_CHECK_OK(pd_plan_new(&plan, tape, device, PD_PLAN_INFER, NULL, &err));
+    pd_plan_bind(x, in);
+    PD_CHECK_OK(pd_plan_forward(plan, &err));
+    const size_t bytes = pd_shape_size(kept->shape) * sizeof(float);
+    PD_CHECK(!__asan_region_is_poisoned(kept->data, bytes));
+    PD_CHECK(__asan_address_is_poisoned((char *)kept->data + bytes));
+    PD_CHECK(__asan_address_is_poisoned(y->data));
+    pd_plan_free(plan);
+    pd_tape_free(tape);
+    pd_params_free(params);
+    pd_device_close(device);
+#endif
+}
+
 static void test_keys(void)
 {
     PD_ROW("keys");
@@ -239,5 +269,6 @@ int main(void)
     test_changed();
     test_growth();
     test_no_room();
+    test_guard();
     return pd_test_end();
 }
