@@ -157,7 +157,7 @@ static void keep_heads(pd_tape *t, const pd_detector_inputs *in, cascade *net)
     if (in->proposals) return;
     pd_value *const kept[] = {net->proposals.boxes, net->proposals.score, net->proposals.count};
     for (int i = 0; i < 3; i++) pd_tape_keep(t, kept[i]);
-    for (int l = 0; l < LEVELS; l++) {
+    for (int l = 0; l < LEVELS && !in->lists; l++) {
         pd_tape_keep(t, net->p[l]);
         pd_tape_keep(t, net->cls[l]);
         pd_tape_keep(t, net->reg[l]);

@@ -16,6 +16,7 @@ static const pd_detector_kind *const kinds[PD_DETECTOR_TYPES] = {[PD_RETINANET] 
 typedef struct entry {
     pd_form form;
     bool train, given; /* given: proposals are an input */
+    bool lists;        /* maps are not kept */
     int n, h, w, g;    /* g: room for boxes per image, training only */
     int limit;         /* the tape finds so many boxes an image at most; 0: heads are kept */
     pd_tape *tape;
@@ -106,6 +107,7 @@ static pd_status record(pd_detector *d, entry *e, pd_err *err)
     PD_TRY(pd_tape_new(&e->tape, d->params, e->train, err));
     e->in =
         record_inputs(e->tape, e->n, e->h, e->w, e->g, e->given ? d->set.cascade.rpn.test.max_keep : 0, e->limit > 0);
+    e->in.lists = e->lists;
     return record_net(e->tape, e->form, &d->set, &e->in, &e->net, err);
 }
 
@@ -203,8 +205,8 @@ static pd_status use_plan(pd_detector *d, const entry *want, pd_err *err)
     entry *oldest = NULL;
     for (int i = 0; i < d->count; i++) {
         entry *e = &d->plans[i];
-        if (e->form == want->form && e->train == want->train && e->given == want->given && e->n == want->n &&
-            e->h == want->h && e->w == want->w && e->g == want->g && e->limit == want->limit) {
+        if (e->form == want->form && e->train == want->train && e->given == want->given && e->lists == want->lists &&
+            e->n == want->n && e->h == want->h && e->w == want->w && e->g == want->g && e->limit == want->limit) {
             e->used = ++d->clock;
             d->last = e;
             return PD_OK;
@@ -362,17 +364,18 @@ pd_status pd_detector_decode(pd_detector *d, const pd_image_info *info, pd_detec
 pd_detections_cfg pd_found_cfg(const pd_detector_settings *set)
 {
     const pd_postprocess_cfg *test = &set->test;
-    return (pd_detections_cfg){.pre_nms = test->pre_nms,
-                               .score_thresh = test->score_thresh,
-                               .nms = {test->nms_iou, test->nms_exact, test->max_per_image},
-                               .coder = test->coder};
-}
-
-/* Does a device find the boxes, or is that done with heads on the host? */
-static bool finds(const pd_detector *d)
-{
-    return d->device->kind != PD_CPU && d->set.test.nms_type == PD_NMS_PLAIN &&
-           (d->set.test.topk_mode == PD_TOPK_ANCHORS || kinds[d->set.type]->proposals);
+    return (pd_detections_cfg){
+        .pre_nms = test->pre_nms,
+        .pairs = test->topk_mode == PD_TOPK_PAIRS,
+        .score_thresh = test->score_thresh,
+        .nms = {test->nms_iou, test->nms_exact, test->max_per_image},
+        .soft = test->nms_type != PD_NMS_PLAIN,
+        .soft_nms = {.method = test->nms_type == PD_NMS_SOFT_LINEAR ? PD_SOFT_LINEAR : PD_SOFT_GAUSSIAN,
+                     .iou = test->nms_iou,
+                     .sigma = test->soft_sigma,
+                     .min_score = test->soft_min_score,
+                     .max_keep = test->max_per_image},
+        .coder = test->coder};
 }
 
 static pd_status fill_scales(pd_detector *d, const pd_image_info *info, int n, pd_err *err)
@@ -416,7 +419,7 @@ static pd_status detect_there(pd_detector *d, pd_form form, const pd_batch *b, p
 pd_status pd_detector_detect(pd_detector *d, pd_form form, const pd_batch *b, pd_detection *out, int *count,
                              pd_err *err)
 {
-    if (finds(d)) return detect_there(d, form, b, out, count, err);
+    if (d->device->kind != PD_CPU) return detect_there(d, form, b, out, count, err);
     PD_TRY(pd_detector_raw(d, form, b->pixels, b->info, b->n, b->h, b->w, NULL, err));
     return pd_detector_decode(d, b->info, out, count, err);
 }
@@ -424,7 +427,12 @@ pd_status pd_detector_detect(pd_detector *d, pd_form form, const pd_batch *b, pd
 pd_status pd_detector_run_one(pd_detector *d, pd_form form, const pd_batch *b, const pd_box *boxes, int count,
                               const void **net, pd_err *err)
 {
-    const entry want = {.form = form, .given = boxes != NULL, .n = 1, .h = b->h, .w = b->w};
+    const entry want = {.form = form,
+                        .given = boxes != NULL,
+                        .lists = kinds[d->set.type]->proposals != NULL,
+                        .n = 1,
+                        .h = b->h,
+                        .w = b->w};
     PD_TRY(use_plan(d, &want, err));
     PD_TRY(fill_sizes(d, b->info, 1, b->h, b->w, err));
     PD_TRY(pd_plan_give(d->last->plan, d->last->in.image, b->pixels, err));

@@ -22,6 +22,7 @@ typedef struct pd_detector_inputs {
     pd_value *proposals, *n_proposals; /* (n, m, 4), (n) I32 */
     /* detection where the tape itself finds the boxes: (n, 3), as detections.h has it; heads are not kept then */
     pd_value *scales;
+    bool lists; /* kinds with proposals: the host reads these and what becomes of them, no maps */
 } pd_detector_inputs;
 
 typedef struct pd_detector_kind {

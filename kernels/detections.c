@@ -20,9 +20,12 @@ typedef struct candidates {
 } candidates;
 
 /* Sets the pieces of c in memory; with memory NULL only returns the bytes. */
-static size_t lay_out(candidates *c, char *memory, size_t pairs, size_t tops, size_t picks, const pd_nms_cfg *nms)
+static size_t lay_out(candidates *c, char *memory, size_t pairs, size_t tops, size_t picks,
+                      const pd_detections_cfg *cfg)
 {
-    const size_t suppress = pd_nms_work((int)pairs, nms), choose = pd_topk_work((int)picks);
+    const pd_nms_cfg *nms = &cfg->nms;
+    const size_t suppress = cfg->soft ? pd_soft_nms_work((int)pairs) : pd_nms_work((int)pairs, nms),
+                 choose = pd_topk_work((int)picks);
     const size_t bytes[] = {pairs * sizeof *c->box,
                             pairs * sizeof *c->score,
                             tops * sizeof *c->top,
@@ -54,13 +57,21 @@ static pd_box original(const pd_node *node, size_t image, pd_box box)
     return pd_detection_unscaled(box, size[1], scale[0], scale[1], scale[2] > 0);
 }
 
-static void finish(const pd_node *node, size_t image, candidates *c, const pd_nms_cfg *nms)
+static int suppress(candidates *c, const pd_detections_cfg *cfg)
 {
-    const size_t most = (size_t)nms->max_keep;
+    pd_soft_nms_cfg soft = cfg->soft_nms;
+    soft.max_keep = cfg->nms.max_keep;
+    return cfg->soft ? pd_soft_nms(c->keep, c->box, c->score, c->label, c->n, &soft, c->work)
+                     : pd_nms(c->keep, c->box, c->score, c->label, c->n, &cfg->nms, c->work);
+}
+
+static void finish(const pd_node *node, size_t image, candidates *c, const pd_detections_cfg *cfg)
+{
+    const size_t most = (size_t)cfg->nms.max_keep;
     pd_box *box = (pd_box *)node->out[0]->data + image * most;
     float *score = (float *)node->out[1]->data + image * most;
     int *label = (int *)node->out[2]->data + image * most;
-    const int kept = pd_nms(c->keep, c->box, c->score, c->label, c->n, nms, c->work);
+    const int kept = suppress(c, cfg);
     memset(box, 0, most * sizeof *box);
     memset(score, 0, most * sizeof *score);
     memset(label, 0, most * sizeof *label);
@@ -76,8 +87,8 @@ static void finish(const pd_node *node, size_t image, candidates *c, const pd_nm
 
 static size_t dense_scratch(const dense_args *a, candidates *c, char *memory)
 {
-    return lay_out(c, memory, (size_t)a->rows * (size_t)a->k, (size_t)pd_anchor_count(&a->grid), (size_t)a->rows,
-                   &a->cfg.nms);
+    const size_t scores = (size_t)pd_anchor_count(&a->grid) * (size_t)(a->cfg.pairs ? a->k : 1);
+    return lay_out(c, memory, (size_t)a->most, scores, (size_t)(a->cfg.pairs ? a->most : a->rows), &a->cfg);
 }
 
 static pd_status dense_plan(pd_node *node, pd_device *device, pd_err *err)
@@ -90,29 +101,63 @@ static pd_status dense_plan(pd_node *node, pd_device *device, pd_err *err)
     return PD_OK;
 }
 
-static void add_level(candidates *c, const pd_node *node, size_t image, int l)
+/* The heads' rows of a level of an image. */
+typedef struct level {
+    int first, anchors;
+    const float *logits, *deltas;
+} level;
+
+static level level_of(const pd_node *node, size_t image, int l)
+{
+    const dense_args *a = node->args;
+    level v = {.first = a->grid.first[l], .anchors = a->grid.first[l + 1] - a->grid.first[l]};
+    const size_t before = image * (size_t)v.anchors;
+    v.logits = (const float *)node->in[HEADS + l]->data + before * (size_t)a->k;
+    v.deltas = (const float *)node->in[HEADS + a->grid.levels + l]->data + before * 4;
+    return v;
+}
+
+static pd_box anchor_box(const pd_node *node, size_t image, const level *v, int i)
+{
+    const dense_args *a = node->args;
+    const int *size = (const int *)node->in[SIZES]->data + 4 * image;
+    pd_box anchor;
+    pd_delta t;
+    memcpy(&t, v->deltas + 4 * (size_t)i, sizeof t);
+    pd_anchor_fill(&anchor, &a->grid, v->first + i, v->first + i + 1);
+    return original(node, image, pd_box_clip(&a->cfg.coder, pd_box_decode(&a->cfg.coder, anchor, t), size[0], size[1]));
+}
+
+/* The best pairs: whether those below the threshold go before or afterwards is the same. */
+static void add_pairs(candidates *c, const pd_node *node, size_t image, int l)
+{
+    const dense_args *a = node->args;
+    const level v = level_of(node, image, l);
+    const int pairs = v.anchors * a->k;
+    for (int i = 0; i < pairs; i++) c->top[i] = pd_detection_score(v.logits[i]);
+    const int n = pd_topk(c->order, c->top, pairs, a->cfg.pre_nms, c->work);
+    for (int r = 0; r < n && c->top[c->order[r]] > a->cfg.score_thresh; r++) {
+        const int pair = c->order[r];
+        add(c, anchor_box(node, image, &v, pair / a->k), c->top[pair], pair % a->k);
+    }
+}
+
+static void add_anchors(candidates *c, const pd_node *node, size_t image, int l)
 {
     const dense_args *a = node->args;
     const size_t k = (size_t)a->k;
-    const int first = a->grid.first[l], anchors = a->grid.first[l + 1] - first;
-    const float *logits = (const float *)node->in[HEADS + l]->data + image * (size_t)anchors * k;
-    const float *deltas = (const float *)node->in[HEADS + a->grid.levels + l]->data + image * (size_t)anchors * 4;
-    const int *size = (const int *)node->in[SIZES]->data + 4 * image;
-    const bool cut = anchors > a->cfg.pre_nms;
-    for (int i = 0; i < anchors && cut; i++) {
+    const level v = level_of(node, image, l);
+    const float *logits = v.logits;
+    const bool cut = v.anchors > a->cfg.pre_nms;
+    for (int i = 0; i < v.anchors && cut; i++) {
         float most = logits[(size_t)i * k];
         for (size_t j = 1; j < k; j++) most = logits[(size_t)i * k + j] > most ? logits[(size_t)i * k + j] : most;
         c->top[i] = pd_detection_score(most);
     }
-    const int n = cut ? pd_topk(c->order, c->top, anchors, a->cfg.pre_nms, c->work) : anchors;
+    const int n = cut ? pd_topk(c->order, c->top, v.anchors, a->cfg.pre_nms, c->work) : v.anchors;
     for (int r = 0; r < n; r++) {
         const int i = cut ? c->order[r] : r;
-        pd_box anchor;
-        pd_delta t;
-        memcpy(&t, deltas + 4 * (size_t)i, sizeof t);
-        pd_anchor_fill(&anchor, &a->grid, first + i, first + i + 1);
-        const pd_box box = original(
-            node, image, pd_box_clip(&a->cfg.coder, pd_box_decode(&a->cfg.coder, anchor, t), size[0], size[1]));
+        const pd_box box = anchor_box(node, image, &v, i);
         for (int j = 0; j < a->k; j++) {
             const float score = pd_detection_score(logits[(size_t)i * k + (size_t)j]);
             if (score > a->cfg.score_thresh) add(c, box, score, j);
@@ -128,8 +173,8 @@ static void dense_images(void *arg, size_t begin, size_t end, int thread)
     for (size_t i = begin; i < end; i++) {
         candidates c;
         (void)dense_scratch(a, &c, (char *)node->scratch + i * (node->scratch_fwd / (size_t)a->n));
-        for (int l = 0; l < a->grid.levels; l++) add_level(&c, node, i, l);
-        finish(node, i, &c, &a->cfg.nms);
+        for (int l = 0; l < a->grid.levels; l++) (a->cfg.pairs ? add_pairs : add_anchors)(&c, node, i, l);
+        finish(node, i, &c, &a->cfg);
     }
 }
 
@@ -147,7 +192,7 @@ static const pd_op dense = {.name = "dense_detections", .kernel = {[PD_CPU] = &d
 
 static size_t roi_scratch(const roi_args *a, candidates *c, char *memory)
 {
-    return lay_out(c, memory, (size_t)a->m * (size_t)a->k, (size_t)a->k + 1, 0, &a->cfg.nms);
+    return lay_out(c, memory, (size_t)a->m * (size_t)a->k, (size_t)a->k + 1, 0, &a->cfg);
 }
 
 static pd_status roi_plan(pd_node *node, pd_device *device, pd_err *err)
@@ -202,7 +247,7 @@ static void roi_images(void *arg, size_t begin, size_t end, int thread)
             for (int j = 0; j < a->k; j++)
                 if (c.top[j] > a->cfg.score_thresh) add(&c, row_box(node, i, r, j), c.top[j], j);
         }
-        finish(node, i, &c, &a->cfg.nms);
+        finish(node, i, &c, &a->cfg);
     }
 }
 
@@ -226,6 +271,8 @@ static const char *cfg_fault(const pd_detections_cfg *cfg, int n, int k, const p
 {
     if (cfg->pre_nms < 1 || cfg->nms.max_keep < 1 || !(cfg->nms.iou >= 0) || !(cfg->score_thresh >= 0) || k < 1)
         return "expected pre_nms >= 1, max_keep >= 1, k >= 1, thresholds >= 0";
+    if (cfg->soft && (!(cfg->soft_nms.sigma > 0) || !(cfg->soft_nms.min_score >= 0)))
+        return "soft suppression: expected sigma > 0, min_score >= 0";
     if (sizes->dtype != PD_I32 || sizes->shape.rank != 2 || sizes->shape.dim[1] != 4)
         return "sizes: expected int32 (n, 4): h, w, pad_h, pad_w";
     if (scales->dtype != PD_F32 || scales->shape.rank != 2 || scales->shape.dim[0] != n || scales->shape.dim[1] != 3)
@@ -256,17 +303,21 @@ pd_detections_out pd_dense_detections(pd_tape *tape, const pd_anchor_grid *grid,
     if (pd_tape_status(tape, NULL) != PD_OK) return (pd_detections_out){dead, dead, dead, dead};
     dense_args a = {.cfg = *cfg, .n = sizes->shape.dim[0], .k = k, .grid = *grid};
     const char *wrong = cfg_fault(cfg, a.n, k, sizes, scales);
-    double pairs = 0;
+    double most = 0, pairs = 0;
     for (int l = 0; l < grid->levels && !wrong; l++) {
         const int in_level = grid->first[l + 1] - grid->first[l];
         const size_t boxes = (size_t)a.n * (size_t)in_level;
         if (pd_shape_size(logits[l]->shape) != boxes * (size_t)k || pd_shape_size(deltas[l]->shape) != 4 * boxes)
             wrong = "expected k logits and four offsets per anchor";
+        const double all = (double)in_level * k;
         a.rows += in_level < cfg->pre_nms ? in_level : cfg->pre_nms;
+        most += all < cfg->pre_nms ? all : cfg->pre_nms;
+        pairs += all;
         in[HEADS + l] = logits[l];
         in[HEADS + grid->levels + l] = deltas[l];
     }
-    pairs = (double)a.rows * k;
+    if (!cfg->pairs) most = pairs = (double)a.rows * k;
+    a.most = (int)(most < INT32_MAX ? most : INT32_MAX);
     if (!wrong && pairs > INT32_MAX) wrong = "too many pairs of anchor and class";
     return record(tape, &dense, wrong, HEADS + 2 * grid->levels, in, a.n, cfg->nms.max_keep, &a, sizeof a);
 }

@@ -13,6 +13,7 @@ typedef struct dense_args {
     int n, k;
     pd_anchor_grid grid;
     int rows; /* anchors that are looked at in an image, at most */
+    int most; /* candidates of an image, at most */
 } dense_args;
 
 /* Inputs: BOXES, DELTAS (or NULL), COUNTS, from STAGES on the stages' logits. */

@@ -5,7 +5,7 @@
 
 #include "tests/scene.h"
 
-/* Detectors whose names contain `only`; in all precisions, or in fp32 alone. */
-scene_tally check_detectors(const char *only, pd_device *cpu, pd_device *gpu, bool only_fp32);
+/* Detectors whose names contain `only`; in all precisions, or (emulated) in some. */
+scene_tally check_detectors(const char *only, pd_device *cpu, pd_device *gpu, bool emulated);
 
 #endif

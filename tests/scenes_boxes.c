@@ -201,18 +201,24 @@ static pd_detections_cfg detections_cfg(int variant)
     return (pd_detections_cfg){.pre_nms = variant == 3 ? 2000 : 60,
                                .score_thresh = variant == 2 ? 0.99f : 0.3f,
                                .nms = {.iou = 0.5f, .exact = variant == 1, .max_keep = variant == 0 ? 30 : 100},
+                               .soft_nms = {PD_SOFT_GAUSSIAN, 0.4f, 0.5f, 0.35f, 0},
                                .coder = {{0.5f, 0.5f, 0.5f, 0.5f}, 0}};
 }
 
 /* 0: levels cut and entire, boxes moved by class, more found than kept; 1: classes compared; 2: hardly a
- * candidate; 3: one class, nothing is cut. */
+ * candidate; 3: one class, nothing is cut; 4: pairs, cut and entire levels, moved; 5: pairs, more of
+ * them than anchors on a level, classes compared; 6: scores fall with IoU^2; 7: pairs, scores fall with IoU. */
 static void dense_detections(scene *s, int variant)
 {
     const int n = 3, k = variant == 3 ? 1 : variant == 1 ? 3 : 8;
     const pd_anchor_cfg kind = pd_anchor_cfg_rpn();
     const pd_anchor_grid grid = pyramid(&kind, 0);
-    const pd_detections_cfg cfg = detections_cfg(variant);
+    pd_detections_cfg cfg = detections_cfg(variant == 5 ? 1 : variant);
     pd_value *logits[3], *deltas[3];
+    cfg.pairs = variant == 4 || variant == 5 || variant == 7;
+    cfg.soft = variant > 5;
+    if (variant == 5) cfg.pre_nms = 400;
+    if (variant == 7) cfg.soft_nms.method = PD_SOFT_LINEAR;
     for (int l = 0; l < 3; l++) {
         logits[l] = exact_map(s, pd_tape_name(s->tape, "logits%d", l), n, grid.h[l], grid.w[l], 3 * k, -120, 100);
         deltas[l] = exact_map(s, pd_tape_name(s->tape, "deltas%d", l), n, grid.h[l], grid.w[l], 12, -24, 24);
@@ -223,23 +229,27 @@ static void dense_detections(scene *s, int variant)
     detections_result(s, &out);
 }
 
-/* 0: three stages; 1: one, classes compared; 2: boxes of classes; 3: no row is used. */
+/* 0: three stages; 1: one, classes compared; 2: boxes of classes; 3: no row is used; 4: boxes of classes, scores fall.
+ */
 static void roi_detections(scene *s, int variant)
 {
     const int n = 3, m = 70, k = 5, stages = variant == 0 ? 3 : 1;
-    pd_detections_cfg cfg = detections_cfg(variant == 2 ? 0 : variant);
+    pd_detections_cfg cfg = detections_cfg(variant == 2 || variant == 4 ? 0 : variant);
     pd_value *logits[3];
     cfg.score_thresh = 0.05f;
+    cfg.soft = variant == 4;
+    cfg.soft_nms.min_score = 0.1f;
     for (int i = 0; i < stages; i++) {
         scene_input *x = scene_floats(s, pd_tape_name(s->tape, "logits%d", i), PD_SHAPE(n * m, k + 1), 1);
         for (size_t c = 0; c < x->count; c++) x->f[c] = floorf(2 * x->f[c]); /* many equal */
         logits[i] = x->value;
     }
     pd_value *boxes = grid_boxes(s, "boxes", PD_SHAPE(n, m, 4), 26)->value; /* within every image */
-    pd_value *deltas = variant == 2 ? scene_floats(s, "deltas", PD_SHAPE(n * m, 4 * k), 1)->value : NULL;
+    pd_value *deltas =
+        variant == 2 || variant == 4 ? scene_floats(s, "deltas", PD_SHAPE(n * m, 4 * k), 1)->value : NULL;
     scene_input *count = scene_ints(s, "count", PD_SHAPE(n), 0, variant == 3 ? 0 : m);
     pd_value *sizes = image_sizes(s, n)->value;
-    if (variant < 3) count->i[0] = m;
+    if (variant != 3) count->i[0] = m;
     const pd_detections_out out =
         pd_roi_detections(s->tape, logits, stages, boxes, deltas, count->value, k, sizes, image_scales(s, n), &cfg);
     detections_result(s, &out);
@@ -275,10 +285,15 @@ static const scene_row rows[] = {
     {"dense_detections", dense_detections, 1, 0},
     {"dense_detections", dense_detections, 2, 0},
     {"dense_detections", dense_detections, 3, 0},
+    {"dense_detections", dense_detections, 4, 0},
+    {"dense_detections", dense_detections, 5, 0},
+    {"dense_detections", dense_detections, 6, 0},
+    {"dense_detections", dense_detections, 7, 0},
     {"roi_detections", roi_detections, 0, 0},
     {"roi_detections", roi_detections, 1, 0},
     {"roi_detections", roi_detections, 2, 0},
     {"roi_detections", roi_detections, 3, 0},
+    {"roi_detections", roi_detections, 4, 0},
 };
 
 const scene_family scenes_boxes = {rows, sizeof rows / sizeof *rows};

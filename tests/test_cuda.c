@@ -457,7 +457,7 @@ int main(int argc, char **argv)
     const bool operations = argc < 2 || strcmp(argv[1], "--networks"),
                networks = argc < 2 || strcmp(argv[1], "--operations");
     if (argc > 1 && operations && networks) only = argv[1];
-    PD_CHECK_OK(pd_device_open(&cpu, "cpu", 1, &err));
+    PD_CHECK_OK(pd_device_open(&cpu, "cpu", EMULATED ? 1 : 0, &err));
     if (open_gpu(&gpu, &err) != PD_OK) {
         pd_test_checks = 0;
         PD_SKIP("%s", err.text);

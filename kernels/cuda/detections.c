@@ -24,11 +24,19 @@ static pd_topk_shape top_of(const dense_args *a)
     return top;
 }
 
+static pd_detections_shape dense_shape(const pd_node *node)
+{
+    const dense_args *a = node->args;
+    pd_detections_shape s = shape_of(node, &a->cfg, a->n, a->rows, a->k);
+    s.slots = a->cfg.pairs ? a->most : 0;
+    return s;
+}
+
 static pd_status dense_plan(pd_node *node, pd_device *device, pd_err *err)
 {
     const dense_args *a = node->args;
     const pd_topk_shape top = top_of(a);
-    const pd_detections_shape s = shape_of(node, &a->cfg, a->n, a->rows, a->k);
+    const pd_detections_shape s = dense_shape(node);
     (void)device;
     node->scratch_fwd = pd_dense_detections_bytes(&s, &top);
     return pd_cuda_one_store(node, HEADS, node->n_in - HEADS, err);
@@ -38,7 +46,7 @@ static pd_status dense_fwd(pd_node *node, const pd_run *run, pd_err *err)
 {
     const dense_args *a = node->args;
     const pd_topk_shape top = top_of(a);
-    const pd_detections_shape s = shape_of(node, &a->cfg, a->n, a->rows, a->k);
+    const pd_detections_shape s = dense_shape(node);
     const pd_detections_to to = outputs_of(node);
     const void *logits[PD_MAX_LEVELS], *deltas[PD_MAX_LEVELS];
     for (int l = 0; l < a->grid.levels; l++) {

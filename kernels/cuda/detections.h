@@ -2,7 +2,11 @@
  *
  * Every (row, class) pair above the threshold becomes an entry of its image's list: pd_score_order of its score and its
  * pair, so that the order of the list itself does not matter. Few are kept of many: one block an image takes the best
- * entry left, again and again, and strikes out what it hits. */
+ * entry left, again and again, and strikes out what it hits, or lowers its score.
+ *
+ * The best pairs of a level (cfg.pairs) are among those of its best anchors, as many: the anchor of a pair is better
+ * than as many anchors as the pair is than pairs. So anchors are cut first, as ever, then their pairs; a chosen pair has
+ * a slot with its box and class, in the order in which the CPU lists them. */
 #ifndef PD_CUDA_DETECTIONS_H
 #define PD_CUDA_DETECTIONS_H
 
@@ -18,6 +22,7 @@ typedef struct pd_detections_shape {
     pd_detections_cfg cfg;
     int n, rows, k;
     bool class_boxes; /* a box for every pair, not for every row */
+    int slots;        /* of pairs that are chosen in an image; 0: of cfg.pairs false */
     const int *sizes;
     const float *scales;
 } pd_detections_shape;

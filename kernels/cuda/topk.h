@@ -32,6 +32,19 @@ static inline void pd_topk_slots(pd_topk_shape *s)
  * in their own order. work: (n, slots) 8 bytes each. */
 int pd_topk_fwd(const pd_topk_shape *s, int *pick, uint64_t *work, cudaStream_t stream);
 
+/* Lists of orders (topk_math.h) of levels of images, each with room of its own and a count. */
+typedef struct pd_order_lists {
+    int n, levels, k;
+    const uint64_t *list; /* (n, room) */
+    const int *count;     /* (n, PD_MAX_LEVELS) */
+    size_t room;
+    size_t begin[PD_MAX_LEVELS]; /* of a level's list among an image's */
+    int slot[PD_MAX_LEVELS + 1]; /* where a level's chosen ones begin among an image's; the last: room for all */
+} pd_order_lists;
+
+/* sorted: (n, slots): the k smallest of each list (or all, where it has fewer), ascending. work: as large. */
+int pd_topk_orders_fwd(const pd_order_lists *s, uint64_t *sorted, uint64_t *work, cudaStream_t stream);
+
 #ifdef __cplusplus
 }
 #endif

@@ -2,6 +2,7 @@
 #include "engine/half.h"
 #include "tests/emulate/kernel.h"
 
+#include <malloc.h>
 #include <stdlib.h>
 #include <vector>
 
@@ -30,14 +31,47 @@ void put(void *at, pd_store store, size_t i, float x)
         ((float *)at)[i] = x;
 }
 
-std::vector<float> all(const void *at, pd_store store, size_t count)
+/* As tensor cores read a float32: ten bits of its fraction. */
+float tf32(float x)
+{
+    const uint32_t u = pd_float_bits(x);
+    return pd_bits_float((u & 0x7f800000u) == 0x7f800000u ? u : (u + 0xfffu + (u >> 13 & 1)) & ~0x1fffu);
+}
+
+std::vector<float> all(const void *at, pd_store store, size_t count, bool coarse)
 {
     std::vector<float> v(count);
     for (size_t i = 0; i < count; i++) v[i] = get(at, store, i);
+    for (size_t i = 0; i < count && coarse; i++) v[i] = tf32(v[i]);
     return v;
 }
 
-/* Calls f(x index, w index, y index) for every product; channels in runs: f gets the first of cg. */
+/* The work is in these two loops: in lanes of their own, so that a compiler may take them at once. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define FAST __attribute__((target_clones("avx512f", "avx2", "default"), optimize("O3")))
+#else
+#define FAST
+#endif
+
+const int LANES = 16;
+
+FAST double dot(const float *__restrict__ a, const float *__restrict__ b, int n)
+{
+    double lane[LANES] = {0}, sum = 0;
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) lane[j] += (double)a[i + j] * (double)b[i + j];
+    for (int j = 0; j < LANES; j++) sum += lane[j];
+    for (; i < n; i++) sum += (double)a[i] * (double)b[i];
+    return sum;
+}
+
+FAST void add_scaled(double *__restrict__ to, double scale, const float *__restrict__ from, int n)
+{
+    for (int i = 0; i < n; i++) to[i] += scale * (double)from[i];
+}
+
+/* Calls f(x index, w index, y index, channels) for every run of products: the indices of its first channel. */
 template <class F> void walk(const pd_conv_shape &s, F f)
 {
     const int cg = s.c / s.groups, kg = s.k / s.groups;
@@ -60,23 +94,19 @@ void convolve(const pd_gconv_desc &d, void *x, void *w, void *y, const void *res
     const pd_conv_shape &s = d.shape;
     const size_t nx = (size_t)s.n * s.h * s.w * s.c, nw = (size_t)s.k * s.kh * s.kw * (s.c / s.groups);
     const size_t ny = (size_t)s.n * s.oh * s.ow * s.k;
+    const bool coarse = d.tf32 && d.store == PD_STORE_32;
     std::vector<float> fx, fw, fy;
-    if (d.kind != PD_GCONV_DATA) fx = all(x, d.store, nx);
-    if (d.kind != PD_GCONV_WEIGHTS) fw = all(w, d.store, nw);
-    if (d.kind != PD_GCONV_FWD) fy = all(y, d.store, ny);
+    if (d.kind != PD_GCONV_DATA) fx = all(x, d.store, nx, coarse);
+    if (d.kind != PD_GCONV_WEIGHTS) fw = all(w, d.store, nw, coarse);
+    if (d.kind != PD_GCONV_FWD) fy = all(y, d.store, ny, coarse);
     std::vector<double> sum(d.kind == PD_GCONV_FWD ? ny : d.kind == PD_GCONV_DATA ? nx : nw, 0.0);
+    double *const to_sum = sum.data();
     if (d.kind == PD_GCONV_FWD)
-        walk(s, [&](size_t ix, size_t iw, size_t iy, int n) {
-            for (int c = 0; c < n; c++) sum[iy] += (double)fx[ix + c] * (double)fw[iw + c];
-        });
+        walk(s, [&](size_t ix, size_t iw, size_t iy, int n) { to_sum[iy] += dot(&fx[ix], &fw[iw], n); });
     else if (d.kind == PD_GCONV_DATA)
-        walk(s, [&](size_t ix, size_t iw, size_t iy, int n) {
-            for (int c = 0; c < n; c++) sum[ix + c] += (double)fy[iy] * (double)fw[iw + c];
-        });
+        walk(s, [&](size_t ix, size_t iw, size_t iy, int n) { add_scaled(to_sum + ix, (double)fy[iy], &fw[iw], n); });
     else
-        walk(s, [&](size_t ix, size_t iw, size_t iy, int n) {
-            for (int c = 0; c < n; c++) sum[iw + c] += (double)fy[iy] * (double)fx[ix + c];
-        });
+        walk(s, [&](size_t ix, size_t iw, size_t iy, int n) { add_scaled(to_sum + iw, (double)fy[iy], &fx[ix], n); });
     void *to = d.kind == PD_GCONV_FWD ? y : d.kind == PD_GCONV_DATA ? x : w;
     for (size_t i = 0; i < sum.size(); i++) {
         float v = (float)sum[i];
@@ -84,6 +114,17 @@ void convolve(const pd_gconv_desc &d, void *x, void *w, void *y, const void *res
         if (d.bias) v += get(bias, d.store, i % (size_t)s.k);
         put(to, d.store, i, d.relu && !(v > 0) ? 0 : v);
     }
+}
+
+/* `count` lines of k elements, each in one piece: rows of a matrix, or its columns. */
+std::vector<float> lines(const void *at, pd_store store, bool coarse, int count, int k, int pitch, bool down)
+{
+    std::vector<float> v((size_t)count * k);
+    for (int i = 0; i < count; i++)
+        for (int j = 0; j < k; j++)
+            v[(size_t)i * k + j] = get(at, store, down ? (size_t)j * pitch + i : (size_t)i * pitch + j);
+    for (size_t i = 0; i < v.size() && coarse; i++) v[i] = tf32(v[i]);
+    return v;
 }
 
 } // namespace
@@ -101,6 +142,10 @@ pd_status pd_gconv_open(pd_gconv_library **out, pd_cuda *device, const char *jso
 {
     (void)device;
     if (json) return PD_FAIL(err, PD_EDEVICE, "the emulation has no offline plans");
+#ifdef __GLIBC__ /* what a call needs is used again by the next, not given back */
+    mallopt(M_MMAP_THRESHOLD, 1 << 30);
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
+#endif
     *out = new pd_gconv_library;
     return PD_OK;
 }
@@ -174,12 +219,12 @@ pd_status pd_gemm_run(pd_cuda *device, const pd_gemm *g0, const void *a, const v
     (void)err;
     const pd_gemm g = *g0;
     emulate::enqueue(device->stream, [=] {
+        const bool coarse = g.tf32 && g.in == PD_STORE_32;
+        const std::vector<float> rows = lines(a, g.in, coarse, g.m, g.k, g.lda, g.ta);
+        const std::vector<float> columns = lines(b, g.in, coarse, g.n, g.k, g.ldb, !g.tb);
         for (int i = 0; i < g.m; i++)
             for (int j = 0; j < g.n; j++) {
-                double sum = 0;
-                for (int k = 0; k < g.k; k++)
-                    sum += (double)get(a, g.in, g.ta ? (size_t)k * g.lda + i : (size_t)i * g.lda + k) *
-                           (double)get(b, g.in, g.tb ? (size_t)j * g.ldb + k : (size_t)k * g.ldb + j);
+                const double sum = dot(&rows[(size_t)i * g.k], &columns[(size_t)j * g.k], g.k);
                 const size_t at = (size_t)i * g.ldc + j;
                 put(c, g.out, at, (float)sum + (beta != 0 ? beta * get(c, g.out, at) : 0));
             }

@@ -393,6 +393,10 @@ cudaError_t cudaFree(void *memory)
             run_all(); /* as the run time waits */
             poison(memory, b.bytes);
             b.used = false;
+            while (!device.blocks.empty() && !device.blocks.back().used) { /* what lies behind all others is new again */
+                device.top = device.blocks.back().at;
+                device.blocks.pop_back();
+            }
             return cudaSuccess;
         }
     return memory ? cudaErrorInvalidValue : cudaSuccess;
