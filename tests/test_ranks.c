@@ -150,7 +150,7 @@ static void test_weights(void)
     char command[1024], a[512], b[512];
     classifier(command, "pd_b_resnet18",
                "--epochs 1 --lr 0.0001 --set train.max_steps=3 --set train.accumulate=2 --set optimizer.clip_norm=5"
-               " --set train.ema=0.9 --set model.sync_bn=true");
+               " --set train.ema=0.9 --set model.sync_bn=true" LARGER);
     run("one", 1, command);
     run("two", 2, command);
     const double d = difference("two", "one", "", "train.");
