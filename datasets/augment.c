@@ -27,7 +27,7 @@ static void look_up(pd_image *m, unsigned char lut[3][256])
 
 static unsigned char clip(double v)
 {
-    return v <= 0 ? 0 : v >= 255 ? 255 : (unsigned char)v;
+    return (unsigned char)(v <= 0 ? 0 : v >= 255 ? 255 : v);
 }
 
 static void histogram(long count[256], const pd_image *m, int channel)
@@ -90,7 +90,8 @@ static void by_table(pd_image *m, pd_augment_op op, double value)
 static unsigned char blend(int from, int to, float factor)
 {
     const float v = (float)from + factor * (float)(to - from);
-    return factor >= 0 && factor <= 1 ? (unsigned char)v : clip((double)v);
+    if (factor >= 0 && factor <= 1) return (unsigned char)v;
+    return clip((double)v);
 }
 
 static int grey(const unsigned char *p)

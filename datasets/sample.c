@@ -39,7 +39,7 @@ static pd_status make_augmented(pd_sample *out, const pd_source *source, int at_
     PD_TRY(pd_image_size(&tools->picture, side, side, err));
     for (size_t i = 0, n = (size_t)side * (size_t)side * 3; i < n; i++) {
         const float v = out->pixels[i] + 0.5f;
-        tools->picture.rgb[i] = v <= 0 ? 0 : v >= 255 ? 255 : (unsigned char)v;
+        tools->picture.rgb[i] = (unsigned char)(v <= 0 ? 0 : v >= 255 ? 255 : v);
     }
     for (int c = 0; c < 3 && t->augment.kind == PD_AUGMENT_RAND; c++) fill[c] = (unsigned char)(t->mean[c] * t->divide + 0.5);
     PD_TRY(pd_augment_apply(&tools->picture, &tools->spare, &t->augment, fill, rng, err));
