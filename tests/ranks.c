@@ -18,10 +18,12 @@ bool pd_find_mpirun(char dir[256])
         setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 1);
         setenv("OMPI_MCA_rmaps_base_oversubscribe", "1", 1);
         setenv("OMPI_MCA_hwloc_base_binding_policy", "none", 1);
-        setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none",
-               0); /* not allowed in many containers; a notice otherwise */
+        /* not allowed in many containers; a notice otherwise */
+        setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0);
         setenv("OMP_NUM_THREADS", "1", 0);
-        setenv("ASAN_OPTIONS", "detect_leaks=0", 0); /* MPI's */
+        setenv("ASAN_OPTIONS", "fast_unwind_on_malloc=0", 0); /* whole stacks, which name MPI's libraries */
+        setenv("LSAN_OPTIONS", "suppressions=" PD_SOURCE_DIR "/tests/lsan.supp:print_suppressions=0", 0);
+        setenv("TSAN_OPTIONS", "suppressions=" PD_SOURCE_DIR "/tests/tsan.supp", 0);
         snprintf(dir, 256, "%.200s", p);
         pd_child_run(&c, NULL, dir, "mpirun --version");
         const bool open_mpi = c.code == 0 && strstr(c.out, "Open MPI");

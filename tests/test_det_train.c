@@ -273,8 +273,12 @@ static void test_memory(void)
         const pd_json *said = doc ? pd_json_member(pd_json_root(doc), "training_bytes") : NULL;
         const double forecast = said ? pd_json_number(said) : NAN, taken = 1024.0 * (double)after.ru_maxrss;
         PD_CHECK(after.ru_maxrss > before.ru_maxrss);
-        PD_CHECK_MSG(fabs(taken - forecast) <= 0.1 * taken, "forecast %.2f GB, taken %.2f GB", forecast / 1e9, taken / 1e9);
         printf("%s: forecast %.2f GB, taken %.2f GB\n", rows[i].name, forecast / 1e9, taken / 1e9);
+        if (PD_SANITIZED)
+            PD_SKIP("%s: the sanitizer's own memory counts in what was taken", rows[i].name);
+        else
+            PD_CHECK_MSG(fabs(taken - forecast) <= 0.1 * taken, "forecast %.2f GB, taken %.2f GB", forecast / 1e9,
+                         taken / 1e9);
         pd_json_close(doc);
     }
     pd_child_free(&c);
