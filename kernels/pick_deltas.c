@@ -16,6 +16,7 @@ static pd_status fwd(pd_node *node, const pd_run *run, pd_err *err)
     float *out = node->out[0]->data;
     (void)run;
     (void)err;
+    if (!rows) return PD_OK; /* no memory either */
     memset(out, 0, 4 * rows * sizeof *out);
     for (size_t r = 0; r < rows; r++) {
         const float *from = own(node->in[DELTAS]->data, r, label[r], k);
@@ -30,7 +31,7 @@ static pd_status bwd(pd_node *node, const pd_run *run, pd_err *err)
     const int *label = node->in[LABEL]->data;
     const float *dy = node->out[0]->grad;
     (void)err;
-    if (!pd_wants_grad(node, DELTAS)) return PD_OK;
+    if (!rows || !pd_wants_grad(node, DELTAS)) return PD_OK;
     if (!pd_adds_grad(node, DELTAS, run)) memset(node->in[DELTAS]->grad, 0, 4 * rows * k * sizeof(float));
     for (size_t r = 0; r < rows; r++) {
         float *to = own(node->in[DELTAS]->grad, r, label[r], k);

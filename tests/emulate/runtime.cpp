@@ -1,4 +1,5 @@
 /* The emulated CUDA run time: memory, streams, graphs, blocks of threads. */
+#include "engine/poison.h"
 #include "tests/emulate/kernel.h"
 
 #include <stdio.h>
@@ -76,10 +77,13 @@ struct opened {
     }
 };
 
-void poison(void *at, size_t bytes)
+/* Not a number, to whoever reads it; to AddressSanitizer, nobody's but for the bytes asked for. */
+void poison(void *at, size_t bytes, size_t asked)
 {
     const opened now;
+    PD_UNPOISON(at, bytes);
     memset(at, 0xff, bytes);
+    PD_POISON((char *)at + asked, bytes - asked);
 }
 
 /* ---- work of streams: as late as a GPU may do it ---- */
@@ -192,6 +196,10 @@ struct team {
     unsigned current = 0;
     bool running = false;
     float exchange[MOST_THREADS];
+    ~team()
+    {
+        for (fiber &f : fibers) free(f.stack);
+    }
 };
 team crew;
 
@@ -358,6 +366,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int index
 
 cudaError_t cudaMalloc(void **out, size_t bytes)
 {
+    const size_t asked = bytes;
     bytes = (bytes + LINE - 1) / LINE * LINE + LINE; /* a gap behind every block */
     if (!device.base) {
         void *all =
@@ -374,7 +383,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
         if (!b.used && b.bytes == bytes) {
             b.used = true;
             *out = device.base + b.at;
-            poison(*out, bytes);
+            poison(*out, bytes, asked);
             return cudaSuccess;
         }
     if (device.top + bytes > RESERVED) return cudaErrorMemoryAllocation;
@@ -382,7 +391,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
     *out = device.base + device.top;
     device.top += bytes;
     if (device.open) protect(PROT_READ | PROT_WRITE);
-    poison(*out, bytes);
+    poison(*out, bytes, asked);
     return cudaSuccess;
 }
 
@@ -391,7 +400,7 @@ cudaError_t cudaFree(void *memory)
     for (block_of_memory &b : device.blocks)
         if (device.base + b.at == (char *)memory && b.used) {
             run_all(); /* as the run time waits */
-            poison(memory, b.bytes);
+            poison(memory, b.bytes, 0);
             b.used = false;
             while (!device.blocks.empty() && !device.blocks.back().used) { /* what lies behind all others is new again */
                 device.top = device.blocks.back().at;
