@@ -2,7 +2,7 @@
  *
  * A test program calls checks from plain functions and ends with `return pd_test_end();`. A failed check prints file,
  * line and what was compared, and the program goes on; the exit status is 1 if any failed, 77 (CTest: skipped) if
- * nothing was checked and PD_SKIP was used. */
+ * nothing was checked and PD_SKIP was used. Checks may be made by any thread. */
 #ifndef PD_TEST_H
 #define PD_TEST_H
 
@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int pd_test_checks, pd_test_failures, pd_test_skips;
+static _Atomic int pd_test_checks, pd_test_failures, pd_test_skips;
 static const char *pd_test_row = ""; /* the table row under test, shown in failures */
 
 #define PD_ROW(name) (pd_test_row = (name))
