@@ -32,7 +32,7 @@ typedef struct place {
 
 typedef struct slot {
     pd_batch batch;
-    size_t pixel_room; /* floats allocated at batch.pixels */
+    size_t pixel_room; /* allocated at batch.pixels (floats) or batch.bytes */
     place *places;     /* (config.batch) */
     int planned, left; /* samples of this batch; those not made yet */
     bool ready, held, done;
@@ -138,15 +138,33 @@ static void begin_slot(pd_loader *l, slot *s, size_t number)
     }
 }
 
-static pd_status pixel_room(slot *s, size_t need, pd_err *err)
+static pd_status pixel_room(slot *s, size_t need, bool bytes, pd_err *err)
 {
     if (need <= s->pixel_room) return PD_OK;
     free(s->batch.pixels);
+    free(s->batch.bytes);
+    s->batch.pixels = NULL;
+    s->batch.bytes = NULL;
     s->pixel_room = 0;
-    s->batch.pixels = aligned_alloc(64, (need * sizeof(float) + 63) & ~(size_t)63);
-    if (!s->batch.pixels) return PD_FAIL(err, PD_ENOMEM, "out of memory: a batch of %zu numbers", need);
+    void *memory = aligned_alloc(64, (need * (bytes ? 1 : sizeof(float)) + 63) & ~(size_t)63);
+    if (!memory) return PD_FAIL(err, PD_ENOMEM, "out of memory: a batch of %zu numbers", need);
+    if (bytes)
+        s->batch.bytes = memory;
+    else
+        s->batch.pixels = memory;
     s->pixel_room = need;
     return PD_OK;
+}
+
+/* The image into the upper left of (h, w, 3) bytes; what is beyond it is 0. */
+static void pad_bytes(unsigned char *to, int h, int w, const pd_image *image)
+{
+    const size_t used = (size_t)image->w * 3, stride = (size_t)w * 3;
+    for (int y = 0; y < image->h; y++, to += stride) {
+        memcpy(to, image->rgb + (size_t)y * used, used);
+        memset(to + used, 0, stride - used);
+    }
+    memset(to, 0, (size_t)(h - image->h) * stride);
 }
 
 /* Moves the used places to the front and, for whole pictures, normalises into the common size. */
@@ -164,14 +182,16 @@ static void finish_batch(pd_loader *l, slot *s)
         b->n++;
     }
     const size_t size = (size_t)b->h * (size_t)b->w * 3;
-    if (!crop && pixel_room(s, size * (size_t)b->n, &s->err) != PD_OK) return;
+    const bool bytes = l->config.bytes;
+    if (!crop && pixel_room(s, size * (size_t)b->n, bytes, &s->err) != PD_OK) return;
     size_t at = 0;
     for (int i = 0; i < s->planned; i++) {
         const pd_sample *from = &s->places[i].sample;
         if (!s->places[i].used) continue;
-        float *to = b->pixels + at * size;
+        float *to = bytes ? NULL : b->pixels + at * size;
         if (crop && to != from->pixels) memmove(to, from->pixels, size * sizeof *to);
-        if (!crop) pd_normalize_pad(to, b->h, b->w, &from->image, from->info.flipped, &l->source.norm);
+        if (bytes) pad_bytes(b->bytes + at * size, b->h, b->w, &from->image);
+        if (!crop && !bytes) pd_normalize_pad(to, b->h, b->w, &from->image, from->info.flipped, &l->source.norm);
         b->info[at] = from->info;
         if (b->labels) b->labels[at] = from->label;
         if (b->n_boxes) {
@@ -249,6 +269,8 @@ static pd_status check_config(const pd_loader_config *c, pd_err *err)
         return PD_FAIL(err, PD_EINVAL,
                        "a loader needs exactly one source: a class folder, a COCO set or a list of files");
     PD_TRY(pd_transform_check(&c->transform, err));
+    if (c->bytes && !pd_transform_in_bytes(&c->transform))
+        return PD_FAIL(err, PD_EINVAL, "images of a classification crop are no bytes before they are normalised");
     if (count_samples(c) == 0)
         return PD_FAIL(err, PD_EINVAL, "%s: no images to load", c->coco ? c->coco->path : "loader");
     if (c->coco && (c->transform.kind == PD_TRANSFORM_RANDOM_CROP || c->transform.kind == PD_TRANSFORM_CENTER_CROP))
@@ -326,7 +348,8 @@ static pd_status prepare_slots(pd_loader *l, pd_err *err)
             b->box_labels = zeroed(&failed, n * boxes, sizeof *b->box_labels);
         }
         if (failed) return PD_FAIL(err, PD_ENOMEM, "out of memory: loader, batches of %zu images", n);
-        if (crop) PD_TRY(pixel_room(s, n * size, err));
+        b->norm = pd_transform_norm(&c->transform);
+        if (crop) PD_TRY(pixel_room(s, n * size, false, err));
         for (size_t k = 0; k < n; k++) {
             s->places[k].sample.pixels = crop ? b->pixels + k * size : NULL;
             s->places[k].sample.boxes = c->coco ? b->boxes + k * boxes : NULL;
@@ -414,6 +437,7 @@ static void slot_free(slot *s, int places)
     }
     free(s->places);
     free(s->batch.pixels);
+    free(s->batch.bytes);
     free(s->batch.info);
     free(s->batch.labels);
     free(s->batch.n_boxes);

@@ -56,6 +56,8 @@ typedef struct pd_loader_config {
     pd_transform transform;
     pd_image_options image; /* exif is taken from here: set it for detection */
 
+    bool bytes; /* batches hold bytes (batch.h), which a network normalises; only where pd_transform_in_bytes */
+
     int batch; /* samples per batch, >= 1 */
     bool shuffle;
     bool group_aspect; /* coco with shuffle: a batch holds images with width > height, or images without; not both */

@@ -98,15 +98,28 @@ pd_status pd_transform_check(const pd_transform *t, pd_err *err)
     return PD_FAIL(err, PD_EINVAL, "transform kind %d is not known", (int)t->kind);
 }
 
+bool pd_transform_in_bytes(const pd_transform *t)
+{
+    return t->kind == PD_TRANSFORM_NONE || t->kind == PD_TRANSFORM_DETECT;
+}
+
+pd_pixel_norm pd_transform_norm(const pd_transform *t)
+{
+    pd_pixel_norm n;
+    n.times = t->kind == PD_TRANSFORM_DETECT;
+    n.divide = (float)t->divide;
+    for (int c = 0; c < 3; c++) {
+        n.mean[c] = (float)t->mean[c];
+        n.by[c] = n.times ? (float)(1 / t->std[c]) : (float)t->std[c];
+    }
+    return n;
+}
+
 void pd_normalizer_init(pd_normalizer *out, const pd_transform *t)
 {
+    const pd_pixel_norm norm = pd_transform_norm(t);
     for (int c = 0; c < 3; c++) {
-        const float divide = (float)t->divide, mean = (float)t->mean[c], std = (float)t->std[c];
-        const float inverse = (float)(1 / t->std[c]);
-        for (int v = 0; v < 256; v++) {
-            const float centred = (float)v / divide - mean;
-            out->byte[c][v] = t->kind == PD_TRANSFORM_DETECT ? centred * inverse : centred / std;
-        }
+        for (int v = 0; v < 256; v++) out->byte[c][v] = pd_pixel_value((unsigned char)v, &norm, c);
         out->slope[c] = (float)(1 / (t->divide * t->std[c]));
         out->offset[c] = (float)(-t->mean[c] / t->std[c]);
     }

@@ -13,6 +13,7 @@
 #include "datasets/augment.h"
 #include "datasets/image.h"
 #include "engine/box.h"
+#include "engine/pixel_math.h"
 #include "engine/rng.h"
 
 typedef enum pd_transform_kind {
@@ -54,6 +55,10 @@ pd_transform pd_transform_detect(bool train);
 /* PD_EINVAL with the setting and its value when one is impossible. */
 pd_status pd_transform_check(const pd_transform *t, pd_err *err);
 
+/* Are pictures bytes until they are normalised, so that a device may do that? NONE and DETECT: yes. *_CROP: no, their
+ * filter ends in numbers between bytes, or random erasing in normalised noise. */
+bool pd_transform_in_bytes(const pd_transform *t);
+
 /* ---- the pieces ---- */
 
 /* Working memory of the functions below; begin with zeros, release with pd_transform_work_free. One per thread. */
@@ -63,7 +68,10 @@ typedef struct pd_transform_work {
 } pd_transform_work;
 void pd_transform_work_free(pd_transform_work *work);
 
-/* The normalised value: a table for bytes; slope and offset for resampled values. */
+/* What normalises a byte, for whoever does it elsewhere (kernels/normalize.h). */
+pd_pixel_norm pd_transform_norm(const pd_transform *t);
+
+/* The normalised value: a table for bytes, by pd_transform_norm; slope and offset for resampled values. */
 typedef struct pd_normalizer {
     float byte[3][256];
     float slope[3], offset[3]; /* value = x * slope + offset */

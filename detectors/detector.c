@@ -1,5 +1,6 @@
 #include "detectors/detector.h"
 #include "detectors/detector_kind.h"
+#include "kernels/normalize.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -19,6 +20,8 @@ typedef struct entry {
     bool lists;        /* maps are not kept */
     int n, h, w, g;    /* g: room for boxes per image, training only */
     int limit;         /* the tape finds so many boxes an image at most; 0: heads are kept */
+    bool bytes;        /* images are bytes, normalised on the device */
+    pd_pixel_norm norm;
     pd_tape *tape;
     pd_plan *plan;
     pd_detector_inputs in;
@@ -37,9 +40,9 @@ struct pd_detector {
     entry *late[PD_PLAN_LATE]; /* forward runs whose losses were not read, the oldest first */
     int unread;
     unsigned long clock;
-    int *sizes, *draws; /* (n, 4) and (n) of the batch under way */
-    float *scales;      /* (n, 3) */
-    size_t sizes_room, draws_room, scales_room;
+    int *sizes, *draws, *mirrors; /* (n, 4), (n) and (n) of the batch under way */
+    float *scales;                /* (n, 3) */
+    size_t sizes_room, draws_room, mirrors_room, scales_room;
 };
 
 static void entry_free(entry *e)
@@ -60,11 +63,19 @@ pd_detector_settings pd_detector_defaults(pd_detector_type type)
     return set;
 }
 
-/* given: rows of proposals from outside; 0: none. find: the tape finds the boxes. */
-static pd_detector_inputs record_inputs(pd_tape *t, int n, int h, int w, int g, int given, bool find)
+/* given: rows of proposals from outside; 0: none. find: the tape finds the boxes. norm: of images that come as bytes;
+ * NULL: they come as floats. */
+static pd_detector_inputs record_inputs(pd_tape *t, int n, int h, int w, int g, int given, bool find,
+                                        const pd_pixel_norm *norm)
 {
-    pd_detector_inputs in = {.image = pd_tape_input(t, "image", PD_F32, PD_SHAPE(n, h, w, 3)),
-                             .sizes = pd_tape_input(t, "sizes", PD_I32, PD_SHAPE(n, 4))};
+    pd_detector_inputs in = {.sizes = pd_tape_input(t, "sizes", PD_I32, PD_SHAPE(n, 4))};
+    if (norm) {
+        in.bytes = pd_tape_input(t, "image", PD_U8, PD_SHAPE(n, h, w, 3));
+        in.mirror = pd_tape_input(t, "mirror", PD_I32, PD_SHAPE(n));
+        in.image = pd_normalize(t, in.bytes, in.sizes, in.mirror, norm);
+    } else {
+        in.image = pd_tape_input(t, "image", PD_F32, PD_SHAPE(n, h, w, 3));
+    }
     if (given) {
         in.proposals = pd_tape_input(t, "proposals", PD_F32, PD_SHAPE(n, given, 4));
         in.n_proposals = pd_tape_input(t, "proposal count", PD_I32, PD_SHAPE(n));
@@ -105,8 +116,8 @@ static pd_form train_form(const pd_detector_settings *set)
 static pd_status record(pd_detector *d, entry *e, pd_err *err)
 {
     PD_TRY(pd_tape_new(&e->tape, d->params, e->train, err));
-    e->in =
-        record_inputs(e->tape, e->n, e->h, e->w, e->g, e->given ? d->set.cascade.rpn.test.max_keep : 0, e->limit > 0);
+    e->in = record_inputs(e->tape, e->n, e->h, e->w, e->g, e->given ? d->set.cascade.rpn.test.max_keep : 0,
+                          e->limit > 0, e->bytes ? &e->norm : NULL);
     e->in.lists = e->lists;
     return record_net(e->tape, e->form, &d->set, &e->in, &e->net, err);
 }
@@ -172,6 +183,7 @@ void pd_detector_free(pd_detector *d)
     pd_params_free(d->params);
     free(d->sizes);
     free(d->draws);
+    free(d->mirrors);
     free(d->scales);
     free(d);
 }
@@ -205,8 +217,9 @@ static pd_status use_plan(pd_detector *d, const entry *want, pd_err *err)
     entry *oldest = NULL;
     for (int i = 0; i < d->count; i++) {
         entry *e = &d->plans[i];
-        if (e->form == want->form && e->train == want->train && e->given == want->given && e->lists == want->lists &&
-            e->n == want->n && e->h == want->h && e->w == want->w && e->g == want->g && e->limit == want->limit) {
+        if (e->form == want->form && e->train == want->train && e->given == want->given && e->n == want->n &&
+            e->h == want->h && e->w == want->w && e->g == want->g && e->limit == want->limit &&
+            e->lists == want->lists && e->bytes == want->bytes && !memcmp(&e->norm, &want->norm, sizeof e->norm)) {
             e->used = ++d->clock;
             d->last = e;
             return PD_OK;
@@ -256,6 +269,24 @@ static pd_status fill_sizes(pd_detector *d, const pd_image_info *info, int n, in
     return pd_plan_give(d->last->plan, d->last->in.sizes, d->sizes, err);
 }
 
+/* The plan of this kind for the batch becomes d->last, and gets the images. */
+static pd_status begin(pd_detector *d, entry want, const pd_batch *b, pd_err *err)
+{
+    want.n = b->n;
+    want.h = b->h;
+    want.w = b->w;
+    want.bytes = b->bytes != NULL;
+    if (want.bytes) want.norm = b->norm;
+    PD_TRY(use_plan(d, &want, err));
+    PD_TRY(fill_sizes(d, b->info, b->n, b->h, b->w, err));
+    const entry *e = d->last;
+    if (!e->bytes) return pd_plan_give(e->plan, e->in.image, b->pixels, err);
+    PD_TRY(pd_grow(&d->mirrors, &d->mirrors_room, (size_t)b->n, sizeof *d->mirrors, err));
+    for (int i = 0; i < b->n; i++) d->mirrors[i] = b->info[i].flipped;
+    PD_TRY(pd_plan_give(e->plan, e->in.mirror, d->mirrors, err));
+    return pd_plan_give(e->plan, e->in.bytes, b->bytes, err);
+}
+
 void pd_losses_add(pd_losses *out, const char *name, float value)
 {
     out->name[out->count] = name;
@@ -286,13 +317,10 @@ pd_status pd_detector_loss(pd_detector *d, const pd_batch *b, int64_t seen, pd_l
     if (d->unread >= (losses ? 1 : PD_PLAN_LATE))
         return PD_FAIL(err, PD_EINVAL, "%d losses are unread: pd_detector_late comes first", d->unread);
     PD_TRY(check_boxes(d, b, err));
-    const entry want = {.form = train_form(&d->set), .train = true, .n = b->n, .h = b->h, .w = b->w, .g = b->max_boxes};
-    PD_TRY(use_plan(d, &want, err));
-    PD_TRY(fill_sizes(d, b->info, b->n, b->h, b->w, err));
+    PD_TRY(begin(d, (entry){.form = train_form(&d->set), .train = true, .g = b->max_boxes}, b, err));
     PD_TRY(pd_grow(&d->draws, &d->draws_room, (size_t)b->n, sizeof *d->draws, err));
     for (int i = 0; i < b->n; i++) d->draws[i] = (int)((seen + i) & INT32_MAX);
     entry *e = d->last;
-    PD_TRY(pd_plan_give(e->plan, e->in.image, b->pixels, err));
     PD_TRY(pd_plan_give(e->plan, e->in.boxes, b->boxes, err));
     PD_TRY(pd_plan_give(e->plan, e->in.labels, b->box_labels, err));
     PD_TRY(pd_plan_give(e->plan, e->in.count, b->n_boxes, err));
@@ -339,15 +367,19 @@ void pd_raw_add(pd_raw *out, const void *data, pd_dtype type, pd_shape shape, co
     out->shape[out->count++] = shape;
 }
 
+static pd_status run_heads(pd_detector *d, pd_form form, const pd_batch *b, pd_err *err)
+{
+    PD_TRY(begin(d, (entry){.form = form}, b, err));
+    PD_TRY(pd_plan_forward(d->last->plan, err));
+    return pd_plan_fetch(d->last->plan, NULL, err);
+}
+
 pd_status pd_detector_raw(pd_detector *d, pd_form form, const float *pixels, const pd_image_info *info, int n, int h,
                           int w, pd_raw *out, pd_err *err)
 {
-    const entry want = {.form = form, .n = n, .h = h, .w = w};
-    PD_TRY(use_plan(d, &want, err));
-    PD_TRY(fill_sizes(d, info, n, h, w, err));
-    PD_TRY(pd_plan_give(d->last->plan, d->last->in.image, pixels, err));
-    PD_TRY(pd_plan_forward(d->last->plan, err));
-    PD_TRY(pd_plan_fetch(d->last->plan, NULL, err));
+    const pd_batch b = {
+        .n = n, .h = h, .w = w, .pixels = (float *)(uintptr_t)pixels, .info = (pd_image_info *)(uintptr_t)info};
+    PD_TRY(run_heads(d, form, &b, err)); /* which only reads */
     if (!out) return PD_OK;
     out->count = 0;
     kinds[d->set.type]->outputs(d->last->net, out);
@@ -404,12 +436,9 @@ static void copy_found(const pd_detections_out *found, int n, int limit, pd_dete
 static pd_status detect_there(pd_detector *d, pd_form form, const pd_batch *b, pd_detection *out, int *count,
                               pd_err *err)
 {
-    const entry want = {.form = form, .n = b->n, .h = b->h, .w = b->w, .limit = d->set.test.max_per_image};
-    PD_TRY(use_plan(d, &want, err));
+    PD_TRY(begin(d, (entry){.form = form, .limit = d->set.test.max_per_image}, b, err));
     const entry *e = d->last;
-    PD_TRY(fill_sizes(d, b->info, b->n, b->h, b->w, err));
     PD_TRY(fill_scales(d, b->info, b->n, err));
-    PD_TRY(pd_plan_give(e->plan, e->in.image, b->pixels, err));
     PD_TRY(pd_plan_forward(e->plan, err));
     PD_TRY(pd_plan_fetch(e->plan, NULL, err));
     copy_found(kinds[d->set.type]->found(e->net), b->n, e->limit, out, count);
@@ -420,22 +449,15 @@ pd_status pd_detector_detect(pd_detector *d, pd_form form, const pd_batch *b, pd
                              pd_err *err)
 {
     if (d->device->kind != PD_CPU) return detect_there(d, form, b, out, count, err);
-    PD_TRY(pd_detector_raw(d, form, b->pixels, b->info, b->n, b->h, b->w, NULL, err));
+    PD_TRY(run_heads(d, form, b, err));
     return pd_detector_decode(d, b->info, out, count, err);
 }
 
 pd_status pd_detector_run_one(pd_detector *d, pd_form form, const pd_batch *b, const pd_box *boxes, int count,
                               const void **net, pd_err *err)
 {
-    const entry want = {.form = form,
-                        .given = boxes != NULL,
-                        .lists = kinds[d->set.type]->proposals != NULL,
-                        .n = 1,
-                        .h = b->h,
-                        .w = b->w};
-    PD_TRY(use_plan(d, &want, err));
-    PD_TRY(fill_sizes(d, b->info, 1, b->h, b->w, err));
-    PD_TRY(pd_plan_give(d->last->plan, d->last->in.image, b->pixels, err));
+    const bool lists = kinds[d->set.type]->proposals != NULL;
+    PD_TRY(begin(d, (entry){.form = form, .given = boxes != NULL, .lists = lists}, b, err));
     if (boxes) {
         PD_TRY(pd_plan_give(d->last->plan, d->last->in.proposals, boxes, err));
         PD_TRY(pd_plan_give(d->last->plan, d->last->in.n_proposals, &count, err));
@@ -476,7 +498,7 @@ pd_status pd_record_detector(pd_tape *t, pd_form form, const pd_detector_setting
 {
     void *net;
     PD_TRY(check_settings(set, err));
-    const pd_detector_inputs in = record_inputs(t, 1, h, w, 0, 0, false);
+    const pd_detector_inputs in = record_inputs(t, 1, h, w, 0, 0, false, NULL);
     PD_TRY(record_net(t, form, set, &in, &net, err));
     freeze(pd_tape_params(t), set->frozen_stages);
     return PD_OK;
@@ -495,7 +517,7 @@ pd_status pd_detector_training_bytes(size_t *out, pd_device *device, const pd_de
     PD_TRY(check_settings(set, err));
     PD_TRY(pd_params_new(&params, err));
     PD_TRY_DONE(pd_tape_new(&t, params, true, err));
-    const pd_detector_inputs in = record_inputs(t, n, h, w, MEASURED_BOXES, 0, false);
+    const pd_detector_inputs in = record_inputs(t, n, h, w, MEASURED_BOXES, 0, false, NULL);
     PD_TRY_DONE(record_net(t, train_form(set), set, &in, &net, err));
     freeze(params, set->frozen_stages);
     PD_TRY_DONE(pd_plan_measure(&planned, t, device, PD_PLAN_TRAIN, err));

@@ -70,7 +70,10 @@ typedef struct pd_losses {
     int positives; /* boxes that were trained on an object (of a cascade's first stage) */
 } pd_losses;
 
-/* One training forward of a batch with boxes, and its gradients. seen: images that the run has seen before this batch;
+/* Batches of images may hold floats or bytes (engine/batch.h), here and below: what comes of them is the same, bit for
+ * bit.
+ *
+ * One training forward of a batch with boxes, and its gradients. seen: images that the run has seen before this batch;
  * samplers draw by it, so that a run that is resumed draws what it would have drawn. */
 pd_status pd_detector_loss(pd_detector *d, const pd_batch *batch, int64_t seen, pd_losses *losses, pd_err *err);
 /* losses NULL: they are not waited for, and backward and the next step may follow at once; pd_detector_late then gives

@@ -11,8 +11,9 @@
 
 /* Inputs of the tape for n images with room for g boxes each. Those not used are NULL. */
 typedef struct pd_detector_inputs {
-    pd_value *image; /* (n, h, w, 3) */
-    pd_value *sizes; /* (n, 4) I32: h, w, pad_h, pad_w of each image */
+    pd_value *image;          /* (n, h, w, 3) */
+    pd_value *bytes, *mirror; /* what the image is made of, where it comes as bytes: (n, h, w, 3) U8, (n) I32 */
+    pd_value *sizes;          /* (n, 4) I32: h, w, pad_h, pad_w of each image */
     /* training */
     pd_value *boxes;  /* (n, g, 4) */
     pd_value *labels; /* (n, g) I32 */

@@ -257,6 +257,7 @@ pd_status pd_plan_give(pd_plan *plan, pd_value *input, const void *data, pd_err 
 {
     pd_device *d = plan->device;
     const size_t bytes = pd_value_bytes(input);
+    if (!data && bytes) return PD_FAIL(err, PD_EINVAL, "%s: no data was given", input->name);
     if (d->kind == PD_CPU || !bytes) {
         input->data = (void *)(uintptr_t)data; /* inputs are read only */
         return PD_OK;

@@ -71,10 +71,21 @@ static void choose_stores(pd_plan *plan)
     const pd_store half = p == PD_FP16 ? PD_STORE_F16 : PD_STORE_BF16;
     for (pd_value *v = pd_tape_values(plan->tape); v; v = v->next) {
         const bool map = v->dtype == PD_F32 && v->shape.rank == 4 && v->node && !v->node->op->makes_weights;
-        v->store = map && pd_precision_is_half(p) ? half : PD_STORE_32;
+        v->store = v->dtype == PD_U8 ? PD_STORE_8 : map && pd_precision_is_half(p) ? half : PD_STORE_32;
         v->pitch = v->shape.rank ? v->shape.dim[v->shape.rank - 1] : 1;
         v->host = NULL;
     }
+}
+
+/* Before its readers are planned. */
+static void pad_output(const pd_plan *plan, const pd_node *n)
+{
+    pd_value *y = n->out[0];
+    bool may = n->pad_channels > y->pitch && !y->keep && !plan->value[y->id].wants_grad;
+    for (int i = n->id + 1; i < plan->count && may; i++)
+        for (int k = 0; k < plan->nodes[i]->n_in; k++)
+            may = may && (plan->nodes[i]->in[k] != y || (k == 0 && plan->nodes[i]->op->padded_x));
+    if (may) y->pitch = n->pad_channels;
 }
 
 static pd_status plan_kernels(pd_plan *plan, pd_err *err)
@@ -83,14 +94,23 @@ static pd_status plan_kernels(pd_plan *plan, pd_err *err)
         pd_node *n = plan->nodes[i];
         n->kernel = find_kernel(plan->device, n->op);
         n->keep_apart = n->join_outputs = false;
+        n->pad_channels = 0;
         if (!n->kernel || !n->kernel->fwd || (n->backward && !n->kernel->bwd))
             return PD_FAIL(err, PD_EDEVICE, "%s %s: has no %s %s", n->op->name, n->name, plan->device->name,
                            n->kernel && n->kernel->fwd ? "backward" : "implementation");
         n->saved_bytes = n->scratch_fwd = n->scratch_bwd = n->kept_bytes = 0;
         const pd_status status = n->kernel->plan ? n->kernel->plan(n, plan->device, err) : PD_OK;
         if (status != PD_OK) return pd_err_context(err, "%s %s", n->op->name, n->name), status;
+        if (n->pad_channels) pad_output(plan, n);
     }
     return PD_OK;
+}
+
+/* What a value takes, with what pads its pixels. */
+static size_t room(const pd_value *v)
+{
+    const int last = v->shape.rank ? v->shape.dim[v->shape.rank - 1] : 1;
+    return last ? pd_value_bytes(v) / (size_t)last * (size_t)v->pitch : 0;
 }
 
 static void live(pd_buffer *b, int step)
@@ -112,7 +132,7 @@ static void find_lifetimes(pd_plan *plan)
         for (int k = 0; k < n->n_out; k++) {
             const pd_value *v = n->out[k];
             pd_buffer *b = &plan->value[v->id].data;
-            *b = (pd_buffer){.bytes = pd_value_bytes(v), .start = fwd, .end = fwd};
+            *b = (pd_buffer){.bytes = room(v), .start = fwd, .end = fwd};
             if (n->backward && has_bit(n->op->bwd_reads_out, k)) live(b, bwd);
             if (v->keep) live(b, last);
             b->constant = n->constant;

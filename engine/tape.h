@@ -20,12 +20,13 @@
 
 #define PD_MAX_RANK 5
 
-typedef enum pd_dtype { PD_F32, PD_I32 } pd_dtype;
+/* PD_U8: inputs only, images as bytes. */
+typedef enum pd_dtype { PD_F32, PD_I32, PD_U8 } pd_dtype;
 
 /* How a value's elements lie in memory. A plan for a device with a 16-bit precision keeps feature maps, which are the
  * float values of rank 4 that operations make, in 16 bits, and their gradients too; all else (parameters and kernels made
- * of them, statistics, logits of linear layers, boxes, losses) stays in 32 bits. */
-typedef enum pd_store { PD_STORE_32, PD_STORE_F16, PD_STORE_BF16 } pd_store;
+ * of them, statistics, logits of linear layers, boxes, losses) stays in 32 bits. Bytes are bytes. */
+typedef enum pd_store { PD_STORE_32, PD_STORE_F16, PD_STORE_BF16, PD_STORE_8 } pd_store;
 
 typedef struct pd_shape {
     int rank, dim[PD_MAX_RANK];
@@ -95,6 +96,7 @@ typedef struct pd_op {
     bool differentiable;
     bool stateful; /* fwd changes buffers (running statistics): never treated as a constant */
     bool makes_weights; /* outputs are kernels and biases, not feature maps: never stored in 16 bits */
+    bool padded_x;      /* input 0 may have more elements a pixel than channels, where a device pads (pad_channels) */
     const pd_kernel *kernel[PD_DEVICE_KINDS]; /* the CPU's; another device is asked by name (device.h, find) */
     /* Multiply-accumulates of one forward run, by the counting rule of pd_info; NULL: 0. */
     double (*macs)(const pd_node *node);
@@ -119,6 +121,10 @@ struct pd_node {
     /* A kernel's plan may ask for: */
     bool keep_apart;   /* no output may lie over an input */
     bool join_outputs; /* outputs of one shape lie pixel by pixel side by side: pitch is n_out times the channels */
+    /* Output 0 has so many elements a pixel, those beyond its channels 0 as fwd writes them; 0: no more than channels.
+     * Granted, as the output's pitch, where all its readers are operations with padded_x, and it is neither kept nor
+     * trained. */
+    int pad_channels;
     const pd_kernel *kernel;
     pd_node *next;
     int id;
@@ -194,7 +200,7 @@ static inline bool pd_adds_grad(const pd_node *node, int i, const pd_run *run)
 /* Bytes of an element in memory. */
 static inline size_t pd_store_bytes(pd_store store)
 {
-    return store == PD_STORE_32 ? 4 : 2;
+    return store == PD_STORE_32 ? 4 : store == PD_STORE_8 ? 1 : 2;
 }
 
 /* "(2, 3, 64, 64)" */

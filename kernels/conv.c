@@ -207,6 +207,7 @@ static const pd_op conv_op = {.name = "conv",
                               .bwd_reads_in = 1u << X | 1u << W,
                               .out_over_in = 1 + RESIDUAL,
                               .differentiable = true,
+                              .padded_x = true,
                               .kernel = {[PD_CPU] = &conv_cpu},
                               .macs = conv_macs};
 static const pd_op conv_relu_op = {.name = "conv_relu",
@@ -214,6 +215,7 @@ static const pd_op conv_relu_op = {.name = "conv_relu",
                                    .bwd_reads_out = 1u,
                                    .out_over_in = 1 + RESIDUAL,
                                    .differentiable = true,
+                                   .padded_x = true,
                                    .kernel = {[PD_CPU] = &conv_cpu},
                                    .macs = conv_macs};
 

@@ -1,4 +1,5 @@
 #include "tests/scene_detectors.h"
+#include "datasets/transform.h"
 #include "detectors/detector.h"
 #include "engine/half.h"
 #include "kernels/sgd.h"
@@ -19,20 +20,21 @@ typedef struct row {
     const char *arch;
     bool folded;       /* the parameters of a folded file: detection only */
     unsigned emulated; /* precisions that the emulation, which is slow, runs; a GPU runs all */
+    unsigned bytes;    /* those of them that run again with images as bytes */
     pd_topk_mode topk;
     pd_nms_type nms;
 } row;
 
 #define BEST PD_TOPK_ANCHORS, PD_NMS_PLAIN
 static const row rows[] = {
-    {"retinanet", PD_RETINANET, "resnet18", false, IN_FP32 | IN_TF32 | IN_FP16 | IN_BF16, BEST},
-    {"retinanet, PD-A", PD_RETINANET, "pd_a_resnet18", false, IN_BF16, PD_TOPK_PAIRS, PD_NMS_PLAIN},
-    {"retinanet, PD-B", PD_RETINANET, "pd_b_resnet18", false, IN_FP16, PD_TOPK_ANCHORS, PD_NMS_SOFT_GAUSSIAN},
-    {"retinanet, PD-B folded", PD_RETINANET, "pd_b_resnet18", true, IN_FP32 | IN_BF16, PD_TOPK_PAIRS,
+    {"retinanet", PD_RETINANET, "resnet18", false, IN_FP32 | IN_TF32 | IN_FP16 | IN_BF16, IN_TF32 | IN_BF16, BEST},
+    {"retinanet, PD-A", PD_RETINANET, "pd_a_resnet18", false, IN_BF16, 0, PD_TOPK_PAIRS, PD_NMS_PLAIN},
+    {"retinanet, PD-B", PD_RETINANET, "pd_b_resnet18", false, IN_FP16, 0, PD_TOPK_ANCHORS, PD_NMS_SOFT_GAUSSIAN},
+    {"retinanet, PD-B folded", PD_RETINANET, "pd_b_resnet18", true, IN_FP32 | IN_BF16, IN_FP32, PD_TOPK_PAIRS,
      PD_NMS_SOFT_LINEAR},
-    {"cascade_rcnn", PD_CASCADE_RCNN, "resnet18", false, IN_FP32 | IN_BF16, BEST},
-    {"cascade_rcnn, PD-A folded", PD_CASCADE_RCNN, "pd_a_resnet18", true, IN_FP16, BEST},
-    {"faster_rcnn, PD-B", PD_FASTER_RCNN, "pd_b_resnet18", false, IN_FP32 | IN_FP16, PD_TOPK_ANCHORS,
+    {"cascade_rcnn", PD_CASCADE_RCNN, "resnet18", false, IN_FP32 | IN_BF16, IN_FP32, BEST},
+    {"cascade_rcnn, PD-A folded", PD_CASCADE_RCNN, "pd_a_resnet18", true, IN_FP16, IN_FP16, BEST},
+    {"faster_rcnn, PD-B", PD_FASTER_RCNN, "pd_b_resnet18", false, IN_FP32 | IN_FP16, 0, PD_TOPK_ANCHORS,
      PD_NMS_SOFT_GAUSSIAN},
 };
 
@@ -48,6 +50,8 @@ typedef struct outcome {
     size_t count;
     pd_detection there[IMAGES][FOUND], host[IMAGES][FOUND]; /* found by the device, by the host from its heads */
     int there_count[IMAGES], host_count[IMAGES];
+    pd_detection merged[FOUND]; /* of the images as if they were views of one */
+    int merged_count;
     pd_losses losses[STEPS];
     float *change; /* of all weights in the steps */
     size_t weights;
@@ -60,24 +64,41 @@ static void outcome_free(outcome *o)
 }
 
 /* Two images of a batch; the second is smaller, mirrored and has one object less. */
+enum { PIXELS = SIDE * SIDE * 3 }; /* of an image, and their colours */
 typedef struct data {
-    float pixels[IMAGES * SIDE * SIDE * 3];
+    unsigned char raw[IMAGES * PIXELS];
+    float pixels[IMAGES * PIXELS]; /* made of them */
     pd_image_info info[IMAGES];
     int n_boxes[IMAGES], labels[IMAGES * ROOM];
     pd_box boxes[IMAGES * ROOM];
-    pd_batch batch;
+    pd_batch floats, bytes; /* the same images */
 } data;
+
+/* An image as the loader hands it over, both ways. */
+static void draw_image(data *d, int i, const pd_transform *transform, pd_rng *rng)
+{
+    const pd_image_info *info = &d->info[i];
+    unsigned char rgb[PIXELS], *raw = d->raw + i * PIXELS;
+    pd_normalizer norm;
+    pd_normalizer_init(&norm, transform);
+    for (int y = 0; y < info->h; y++)
+        for (int x = 0; x < 3 * info->w; x++)
+            raw[3 * SIDE * y + x] = rgb[3 * info->w * y + x] = (unsigned char)pd_rng_below(rng, 256);
+    const pd_image image = {info->h, info->w, rgb, 0};
+    pd_normalize_pad(d->pixels + i * PIXELS, SIDE, SIDE, &image, info->flipped != 0, &norm);
+}
 
 static data *make_data(void)
 {
+    const pd_transform transform = pd_transform_detect(true);
     data *d = calloc(1, sizeof *d);
     pd_rng rng = pd_rng_make(9, 0, 0);
     if (!d) return NULL;
-    for (size_t i = 0; i < IMAGES * SIDE * SIDE * 3; i++) d->pixels[i] = (float)pd_rng_normal(&rng);
     for (int i = 0; i < IMAGES; i++) {
         const int h = SIDE - 3 * i, w = SIDE - 5 * i;
         d->info[i] = (pd_image_info){
             .h = h, .w = w, .pad_h = SIDE, .pad_w = SIDE, .scale_x = 0.5f, .scale_y = 0.75f, .flipped = i};
+        draw_image(d, i, &transform, &rng);
         d->n_boxes[i] = ROOM - i;
         for (int k = 0; k < ROOM; k++) {
             const float x = (float)(3 + 5 * k), y = (float)(4 * k), side = (float)(9 + 5 * k);
@@ -85,15 +106,19 @@ static data *make_data(void)
             d->labels[i * ROOM + k] = (k + i) % 3;
         }
     }
-    d->batch = (pd_batch){.n = IMAGES,
-                          .h = SIDE,
-                          .w = SIDE,
-                          .pixels = d->pixels,
-                          .info = d->info,
-                          .max_boxes = ROOM,
-                          .n_boxes = d->n_boxes,
-                          .boxes = d->boxes,
-                          .box_labels = d->labels};
+    d->floats = (pd_batch){.n = IMAGES,
+                           .h = SIDE,
+                           .w = SIDE,
+                           .pixels = d->pixels,
+                           .info = d->info,
+                           .max_boxes = ROOM,
+                           .n_boxes = d->n_boxes,
+                           .boxes = d->boxes,
+                           .box_labels = d->labels};
+    d->bytes = d->floats;
+    d->bytes.pixels = NULL;
+    d->bytes.bytes = d->raw;
+    d->bytes.norm = pd_transform_norm(&transform);
     return d;
 }
 
@@ -195,14 +220,34 @@ static pd_status copy_maps(outcome *o, const pd_raw *raw, pd_err *err)
     return PD_OK;
 }
 
+/* Each image of the batch is a view. */
+static pd_status merge(outcome *o, pd_detector *d, const pd_batch *b, pd_err *err)
+{
+    pd_batch view[IMAGES];
+    const pd_batch *views[IMAGES];
+    for (int i = 0; i < IMAGES; i++) {
+        view[i] = *b;
+        view[i].n = 1;
+        view[i].info += i;
+        if (b->pixels) view[i].pixels += i * PIXELS;
+        if (b->bytes) view[i].bytes += i * PIXELS;
+        views[i] = &view[i];
+    }
+    return pd_detector_detect_views(d, pd_detector_form(d), views, IMAGES, o->merged, &o->merged_count, err);
+}
+
+/* Heads are read where pixels are floats. */
 static pd_status detect(outcome *o, pd_detector *d, const pd_batch *b, pd_err *err)
 {
     pd_raw raw;
     const pd_form form = pd_detector_form(d);
-    PD_TRY(pd_detector_raw(d, form, b->pixels, b->info, b->n, b->h, b->w, &raw, err));
-    PD_TRY(copy_maps(o, &raw, err));
-    PD_TRY(pd_detector_decode(d, b->info, o->host[0], o->host_count, err));
+    if (b->pixels) {
+        PD_TRY(pd_detector_raw(d, form, b->pixels, b->info, b->n, b->h, b->w, &raw, err));
+        PD_TRY(copy_maps(o, &raw, err));
+        PD_TRY(pd_detector_decode(d, b->info, o->host[0], o->host_count, err));
+    }
     for (int run = 0; run < 3; run++) PD_TRY(pd_detector_detect(d, form, b, o->there[0], o->there_count, err));
+    for (int run = 0; run < 2; run++) PD_TRY(merge(o, d, b, err)); /* a plan runs once a view */
     return PD_OK;
 }
 
@@ -242,7 +287,7 @@ static pd_status run(outcome *o, const row *r, pd_device *device, const start *f
     pd_batch b = *batch;
     pd_detector *d = NULL;
     float *velocity = NULL, *weights = all_rounded(from->weights, from->weight_count, rounding);
-    float *pixels = all_rounded(b.pixels, IMAGES * SIDE * SIDE * 3, rounding);
+    float *pixels = b.pixels ? all_rounded(b.pixels, IMAGES * PIXELS, rounding) : NULL;
     pd_status status = PD_OK;
     *o = (outcome){.count = 0};
     b.pixels = pixels;
@@ -300,6 +345,44 @@ static void compare_found(const outcome *o)
     }
 }
 
+static bool same_found(const pd_detection *a, int a_count, const pd_detection *b, int b_count)
+{
+    return a_count == b_count && !memcmp(a, b, (size_t)a_count * sizeof *a);
+}
+
+/* A run whose images were bytes beside one whose images were floats: no bit differs. */
+static void compare_bytes(const outcome *floats, const outcome *bytes)
+{
+    for (int i = 0; i < IMAGES; i++)
+        PD_CHECK(same_found(floats->there[i], floats->there_count[i], bytes->there[i], bytes->there_count[i]));
+    PD_CHECK(same_found(floats->merged, floats->merged_count, bytes->merged, bytes->merged_count));
+    if (!floats->change) return;
+    for (int s = 0; s < STEPS; s++) {
+        const pd_losses *a = &floats->losses[s], *b = &bytes->losses[s];
+        PD_CHECK_INT(a->count, b->count);
+        PD_CHECK_MSG(!memcmp(a->value, b->value, (size_t)a->count * sizeof *a->value), "losses of step %d are others",
+                     s);
+    }
+    PD_CHECK(!memcmp(floats->change, bytes->change, floats->weights * sizeof *floats->change));
+}
+
+/* The CPU's detections from several views, in any order: rounding swaps those of nearly equal scores. */
+static void compare_merged(const outcome *want, const outcome *got)
+{
+    PD_CHECK(want->merged_count > 0);
+    PD_CHECK_INT(got->merged_count, want->merged_count);
+    for (int i = 0; i < want->merged_count; i++) {
+        const pd_detection *a = &want->merged[i];
+        bool found = false;
+        for (int k = 0; k < got->merged_count; k++) {
+            const pd_detection *b = &got->merged[k];
+            found = found || (a->label == b->label && fabsf(a->score - b->score) < 1e-4f * (1 + a->score) &&
+                              pd_box_iou(a->box, b->box) > 0.999f);
+        }
+        PD_CHECK_MSG(found, "detection %d of the views (class %d, score %g) is missing", i, a->label, (double)a->score);
+    }
+}
+
 /* Every part of the losses, step by step. */
 static void compare_parts(const outcome *want, const outcome *got, double allowed, bool accuracies)
 {
@@ -337,7 +420,7 @@ static pd_status allow(apart *allowed, const row *r, const outcome *want, pd_dev
     outcome near;
     *allowed = (apart){1e-4, 1e-3, 0.02};
     if (p == 0) return PD_OK;
-    const pd_status status = run(&near, r, cpu, from, &d->batch, p, err);
+    const pd_status status = run(&near, r, cpu, from, &d->floats, p, err);
     if (status == PD_OK) {
         const apart far = how_far(want, &near);
         *allowed = (apart){FACTOR * far.maps, FACTOR * fmax(far.loss, far.maps), FACTOR * far.change};
@@ -346,8 +429,21 @@ static pd_status allow(apart *allowed, const row *r, const outcome *want, pd_dev
     return status;
 }
 
+/* The same once more with bytes. */
+static void check_bytes(const row *r, const outcome *floats, pd_device *gpu, const start *from, const data *d)
+{
+    pd_err err = PD_ERR_INIT;
+    outcome *bytes = calloc(1, sizeof *bytes);
+    if (!bytes) abort();
+    const pd_status status = run(bytes, r, gpu, from, &d->bytes, 0, &err);
+    PD_CHECK_MSG(status == PD_OK, "%s", err.text);
+    if (status == PD_OK) compare_bytes(floats, bytes);
+    outcome_free(bytes);
+    free(bytes);
+}
+
 static void check_precision(const row *r, const outcome *want, pd_device *cpu, pd_device *gpu, const start *from,
-                            const data *d, int p)
+                            const data *d, int p, bool bytes)
 {
     pd_err err = PD_ERR_INIT;
     outcome *got = calloc(1, sizeof *got);
@@ -355,11 +451,13 @@ static void check_precision(const row *r, const outcome *want, pd_device *cpu, p
     if (!got) abort();
     PD_CHECK_OK(allow(&allowed, r, want, cpu, from, d, p, &err));
     PD_CHECK_OK(pd_device_set_precision(gpu, precisions[p].name, &err));
-    const pd_status status = run(got, r, gpu, from, &d->batch, 0, &err);
+    const pd_status status = run(got, r, gpu, from, &d->floats, 0, &err);
     PD_CHECK_MSG(status == PD_OK, "%s", err.text);
     if (status == PD_OK) {
         compare_found(got);
         compare(want, got, allowed, p == 0);
+        if (p == 0) compare_merged(want, got);
+        if (bytes) check_bytes(r, got, gpu, from, d);
     }
     outcome_free(got);
     free(got);
@@ -373,13 +471,13 @@ static void check(const row *r, pd_device *cpu, pd_device *gpu, bool emulated)
     start from;
     if (!want || !d) abort();
     PD_CHECK_OK(make_start(&from, r, cpu, &err));
-    PD_CHECK_OK(run(want, r, cpu, &from, &d->batch, 0, &err));
+    PD_CHECK_OK(run(want, r, cpu, &from, &d->floats, 0, &err));
     for (int p = 0; p < PRECISIONS; p++) {
         char text[96];
         if (emulated && !(r->emulated >> p & 1)) continue;
         snprintf(text, sizeof text, "%s, %s", r->name, precisions[p].name);
         PD_ROW(text);
-        check_precision(r, want, cpu, gpu, &from, d, p);
+        check_precision(r, want, cpu, gpu, &from, d, p, !emulated || r->bytes >> p & 1);
         PD_ROW("");
     }
     outcome_free(want);

@@ -1,14 +1,16 @@
 /* Training on the CUDA device as programs do it (tools/train_run.h): runs that stop and go on in fp16; steps that the
- * host does not wait for; losses that it sees a pass late.
+ * host does not wait for; losses that it sees a pass late; images that arrive as bytes.
  *
  * Built twice: as test_cuda_train, for a machine with a GPU (skipped elsewhere), and as test_cuda_train_emulated, where
  * the same host code and kernels run on the CPU (tests/emulate). */
 #include "backbones/layer.h"
+#include "datasets/transform.h"
 #include "engine/file.h"
 #include "engine/plan.h"
 #include "engine/plugin.h"
 #include "engine/rng.h"
 #include "kernels/conv.h"
+#include "kernels/normalize.h"
 #include "kernels/pool.h"
 #include "kernels/softmax_ce.h"
 #include "tests/pd_test.h"
@@ -342,6 +344,134 @@ static void test_late_losses(pd_device *device, bool late)
     PD_ROW("");
 }
 
+/* ---- images as bytes ---- */
+
+enum { PICTURES = 3, HIGH = 6, WIDE = 7, VALUES = PICTURES * HIGH * WIDE * 3, OUT = 16, GROUPED = 6 };
+static const int picture_sizes[PICTURES][4] = {
+    {6, 7, 6, 7}, {4, 5, 6, 7}, {6, 1, 6, 7}}; /* those of pads do not count */
+static const int picture_mirrors[PICTURES] = {1, 0, 1};
+
+typedef struct pictures {
+    unsigned char bytes[VALUES]; /* with noise in the padding: it must not be looked at */
+    float floats[VALUES];        /* as the loader makes them */
+} pictures;
+
+static void draw_pictures(pictures *p, const pd_transform *transform)
+{
+    pd_normalizer norm;
+    pd_rng rng = pd_rng_make(17, 0, 0);
+    pd_normalizer_init(&norm, transform);
+    for (int i = 0; i < VALUES; i++) p->bytes[i] = (unsigned char)pd_rng_below(&rng, 256);
+    for (int i = 0; i < PICTURES; i++) {
+        const int h = picture_sizes[i][0], w = picture_sizes[i][1];
+        unsigned char rgb[HIGH * WIDE * 3];
+        const pd_image image = {h, w, rgb, 0};
+        for (int y = 0; y < h; y++) memcpy(rgb + y * w * 3, p->bytes + (i * HIGH + y) * WIDE * 3, (size_t)w * 3);
+        pd_normalize_pad(p->floats + i * HIGH * WIDE * 3, HIGH, WIDE, &image, picture_mirrors[i] != 0, &norm);
+    }
+}
+
+/* What a training pass leaves: the loss, and the gradients of the kernel and the bias that read the image. */
+typedef struct left_by_pass {
+    float loss, kernel[OUT * 3 * 3 * 3], bias[OUT];
+    float image[VALUES]; /* seen: the normalised image, kept */
+} left_by_pass;
+
+/* Who reads the normalised image: the convolution, one in three groups, the host or a pooling as well. */
+typedef enum readers { CONV, GROUPS, HOST, POOL } readers;
+
+/* norm NULL: floats. */
+static void pass(left_by_pass *out, pd_device *d, const char *precision, const pictures *p, const pd_pixel_norm *norm,
+                 readers by)
+{
+    const int groups = by == GROUPS ? 3 : 1, outs = by == GROUPS ? GROUPED : OUT;
+    pd_params *params = NULL;
+    pd_tape *t = NULL;
+    pd_plan *plan = NULL;
+    const int labels[PICTURES] = {0, 2, 1};
+    const pd_param kernel = {.rank = 4,
+                             .dim = {outs, 3 / groups, 3, 3},
+                             .kind = PD_WEIGHT,
+                             .layout = PD_LAYOUT_CONV,
+                             .init = {PD_INIT_NORMAL, 0.2}};
+    const pd_param bias = {.rank = 1, .dim = {outs}, .kind = PD_WEIGHT, .init = {PD_INIT_NORMAL, 0.2}};
+    const pd_conv_args args = {.stride = 2, .pad_h = 1, .pad_w = 1, .groups = groups, .relu = true};
+    PD_CHECK_OK(pd_device_set_precision(d, precision, &err));
+    PD_CHECK_OK(pd_params_new(&params, &err));
+    PD_CHECK_OK(pd_tape_new(&t, params, true, &err));
+    pd_value *image, *sizes = NULL, *mirror = NULL;
+    pd_value *input = norm ? pd_tape_input(t, "image", PD_U8, PD_SHAPE(PICTURES, HIGH, WIDE, 3))
+                           : pd_tape_input(t, "image", PD_F32, PD_SHAPE(PICTURES, HIGH, WIDE, 3));
+    image = input;
+    if (norm) {
+        sizes = pd_tape_input(t, "sizes", PD_I32, PD_SHAPE(PICTURES, 4));
+        mirror = pd_tape_input(t, "mirror", PD_I32, PD_SHAPE(PICTURES));
+        image = pd_normalize(t, input, sizes, mirror, norm);
+        if (by == HOST) pd_tape_keep(t, image);
+        if (by == POOL) pd_max_pool(t, image, 3, 2, 1);
+    }
+    pd_value *label = pd_tape_input(t, "label", PD_I32, PD_SHAPE(PICTURES));
+    pd_value *w = pd_tape_param(t, "w", &kernel), *b = pd_tape_param(t, "b", &bias);
+    pd_value *y = pd_conv(t, "conv", image, w, b, NULL, args);
+    pd_value *logits = pd_record_linear(t, "fc", pd_global_avg_pool(t, y), CLASSES, false);
+    pd_value *loss = pd_softmax_ce(t, logits, label, NULL, 0, NULL);
+    pd_tape_minimise(t, loss, 1);
+    PD_CHECK_OK(pd_params_allocate(params, d, true, &err));
+    PD_CHECK_OK(pd_params_init(params, 7, &err));
+    PD_CHECK_OK(pd_plan_new(&plan, t, d, PD_PLAN_TRAIN, NULL, &err));
+    PD_CHECK_OK(pd_plan_give(plan, input, norm ? (const void *)p->bytes : p->floats, &err));
+    if (norm) PD_CHECK_OK(pd_plan_give(plan, sizes, picture_sizes, &err));
+    if (norm) PD_CHECK_OK(pd_plan_give(plan, mirror, picture_mirrors, &err));
+    PD_CHECK_OK(pd_plan_give(plan, label, labels, &err));
+    PD_CHECK_OK(pd_plan_forward(plan, &err));
+    PD_CHECK_OK(pd_plan_fetch(plan, NULL, &err));
+    /* the convolution reads the image where it lies, unless somebody else does, too */
+    const bool half = d->precision == PD_FP16 || d->precision == PD_BF16;
+    const bool padded = norm && by <= GROUPS && d->kind != PD_CPU;
+    PD_CHECK_INT(image->pitch, !padded ? 3 : half ? 8 : 4);
+    out->loss = *(const float *)loss->host;
+    if (norm && by == HOST) memcpy(out->image, image->host, sizeof out->image);
+    PD_CHECK_OK(pd_plan_backward(plan, false, &err));
+    PD_CHECK_OK(d->download(d, out->kernel, w->param->grad, w->param->count * sizeof *out->kernel, &err));
+    PD_CHECK_OK(d->download(d, out->bias, b->param->grad, b->param->count * sizeof *out->bias, &err));
+    pd_plan_free(plan);
+    pd_tape_free(t);
+    pd_params_free(params);
+}
+
+/* Bytes and the floats of the loader lead to the same bits, on the CPU and in every precision. */
+static void test_bytes(pd_device *cpu, pd_device *gpu)
+{
+    static const char *const names[] = {"fp32", "tf32", "fp16", "bf16"};
+    const pd_transform transforms[] = {pd_transform_detect(true), pd_transform_none()};
+    for (int i = 0; i < 2; i++) {
+        pictures p;
+        const pd_pixel_norm norm = pd_transform_norm(&transforms[i]);
+        draw_pictures(&p, &transforms[i]);
+        for (int k = -1; k < 4; k++) {
+            static left_by_pass floats, bytes, seen, shared;
+            pd_device *d = k < 0 ? cpu : gpu;
+            const char *precision = k < 0 ? NULL : names[k];
+            PD_ROW(k < 0 ? "cpu" : names[k]);
+            pass(&floats, d, precision, &p, NULL, CONV);
+            pass(&bytes, d, precision, &p, &norm, CONV);
+            pass(&seen, d, precision, &p, &norm, HOST);
+            pass(&shared, d, precision, &p, &norm, POOL);
+            PD_CHECK(floats.loss > 0 && floats.kernel[0] != 0);
+            PD_CHECK(bytes.loss == floats.loss && seen.loss == floats.loss && shared.loss == floats.loss);
+            PD_CHECK(!memcmp(bytes.kernel, floats.kernel, sizeof bytes.kernel));
+            PD_CHECK(!memcmp(bytes.bias, floats.bias, sizeof bytes.bias));
+            if (k < 2) PD_CHECK(!memcmp(seen.image, p.floats, sizeof seen.image));
+            /* grouped: our own kernels, or the library's on padded channels, so not the same bits everywhere */
+            pass(&floats, d, precision, &p, NULL, GROUPS);
+            pass(&bytes, d, precision, &p, &norm, GROUPS);
+            for (int j = 0; j < GROUPED * 9; j++)
+                PD_CHECK_NEAR(bytes.kernel[j], floats.kernel[j], 1e-3 * (k == 2 ? 65536 : 1));
+            PD_ROW("");
+        }
+    }
+}
+
 int main(void)
 {
     pd_device *cpu = NULL, *gpu = NULL;
@@ -357,6 +487,7 @@ int main(void)
         test_steps_do_not_wait(cpu, gpu);
         test_late_losses(cpu, false);
         test_late_losses(gpu, true);
+        test_bytes(cpu, gpu);
         pd_device_close(gpu);
     }
     pd_device_close(cpu);

@@ -1,5 +1,8 @@
-/* Resizing against OpenCV, Pillow and torchvision (golden/transform/README.md), geometry, normalisation. */
+/* Resizing against OpenCV, Pillow and torchvision (golden/transform/README.md), geometry, normalisation, also as an
+ * operation of a network. */
 #include "datasets/transform.h"
+#include "engine/plan.h"
+#include "kernels/normalize.h"
 #include "tests/md5.h"
 #include "tests/pd_test.h"
 
@@ -166,8 +169,7 @@ static void test_short_sides(void)
     t.short_sides[0] = 72, t.short_sides[1] = 64, t.short_sides[2] = 70;
     t.n_short_sides = 3;
     for (int i = 0; i < 3000; i++) seen[pd_draw_short_side(&t, &rng) - 64]++;
-    for (int i = 0; i < 16; i++)
-        PD_CHECK(i == 0 || i == 6 || i == 8 ? seen[i] > 900 && seen[i] < 1100 : seen[i] == 0);
+    for (int i = 0; i < 16; i++) PD_CHECK(i == 0 || i == 6 || i == 8 ? seen[i] > 900 && seen[i] < 1100 : seen[i] == 0);
     memset(seen, 0, sizeof seen);
     t.short_range = true;
     for (int i = 0; i < 9000; i++) seen[pd_draw_short_side(&t, &rng) - 64]++;
@@ -254,6 +256,80 @@ static void test_normalize(void)
     pd_image_free(&image);
 }
 
+/* pd_normalize, the operation, leaves the bits of pd_normalize_pad; what lies behind an image in the batch is not
+ * looked at. */
+enum { PICTURES = 4, HIGH = 6, WIDE = 7, VALUES = HIGH * WIDE * 3 };
+
+static pd_status run_normalize(float *out, const unsigned char *bytes, const int *sizes, const int *mirrors,
+                               const pd_pixel_norm *norm, pd_err *err)
+{
+    pd_device *cpu = NULL;
+    pd_params *params = NULL;
+    pd_tape *t = NULL;
+    pd_plan *plan = NULL;
+    pd_status status = PD_OK;
+    PD_TRY_DONE(pd_device_open(&cpu, "cpu", 2, err));
+    PD_TRY_DONE(pd_params_new(&params, err));
+    PD_TRY_DONE(pd_tape_new(&t, params, false, err));
+    pd_value *image = pd_tape_input(t, "image", PD_U8, PD_SHAPE(PICTURES, HIGH, WIDE, 3));
+    pd_value *size = pd_tape_input(t, "sizes", PD_I32, PD_SHAPE(PICTURES, 4));
+    pd_value *mirror = pd_tape_input(t, "mirror", PD_I32, PD_SHAPE(PICTURES));
+    pd_value *y = pd_tape_keep(t, pd_normalize(t, image, size, mirror, norm));
+    PD_TRY_DONE(pd_plan_new(&plan, t, cpu, PD_PLAN_INFER, NULL, err));
+    PD_TRY_DONE(pd_plan_give(plan, image, bytes, err));
+    PD_TRY_DONE(pd_plan_give(plan, size, sizes, err));
+    PD_TRY_DONE(pd_plan_give(plan, mirror, mirrors, err));
+    PD_TRY_DONE(pd_plan_forward(plan, err));
+    memcpy(out, y->data, (size_t)PICTURES * VALUES * sizeof *out);
+done:
+    pd_plan_free(plan);
+    pd_tape_free(t);
+    pd_params_free(params);
+    pd_device_close(cpu);
+    return status;
+}
+
+static void test_normalize_there(void)
+{
+    pd_err err = PD_ERR_INIT;
+    const pd_transform transforms[] = {pd_transform_detect(true), pd_transform_none()};
+    const int mirrors[PICTURES] = {1, 0, 1, 1};
+    int sizes[PICTURES][4] = {{6, 7, 6, 7}, {4, 5, 6, 7}, {6, 1, 6, 7}, {6, 0, 6, 7}}; /* those of pads do not count */
+    unsigned char bytes[PICTURES * VALUES], rgb[VALUES];
+    float want[PICTURES * VALUES], got[PICTURES * VALUES];
+    pd_rng rng = pd_rng_make(17, 0, 0);
+    for (int i = 0; i < PICTURES * VALUES; i++) bytes[i] = (unsigned char)pd_rng_below(&rng, 256);
+    for (int k = 0; k < 2; k++) {
+        const pd_pixel_norm norm = pd_transform_norm(&transforms[k]);
+        pd_normalizer table;
+        pd_normalizer_init(&table, &transforms[k]);
+        for (int i = 0; i < PICTURES; i++) {
+            const int h = sizes[i][0], w = sizes[i][1];
+            const pd_image image = {h, w, rgb, 0};
+            for (int y = 0; y < h; y++) memcpy(rgb + y * w * 3, bytes + (i * HIGH + y) * WIDE * 3, (size_t)w * 3);
+            pd_normalize_pad(want + i * VALUES, HIGH, WIDE, &image, mirrors[i] != 0, &table);
+        }
+        memset(got, 0xff, sizeof got);
+        PD_CHECK_OK(run_normalize(got, bytes, sizes[0], mirrors, &norm, &err));
+        PD_CHECK(!memcmp(want, got, sizeof want));
+    }
+    const pd_pixel_norm norm = pd_transform_norm(&transforms[0]);
+    sizes[1][1] = 8;
+    PD_CHECK_FAILS(run_normalize(got, bytes, sizes[0], mirrors, &norm, &err), PD_EINVAL,
+                   "image 1 of the batch is 8x4, the batch 7x6");
+    PD_CHECK_FAILS(run_normalize(got, NULL, sizes[0], mirrors, &norm, &err), PD_EINVAL, "image: no data was given");
+    pd_params *params = NULL;
+    pd_tape *t = NULL;
+    PD_CHECK_OK(pd_params_new(&params, &err));
+    PD_CHECK_OK(pd_tape_new(&t, params, false, &err));
+    pd_value *floats = pd_tape_input(t, "image", PD_F32, PD_SHAPE(2, 4, 4, 3));
+    pd_normalize(t, floats, pd_tape_input(t, "sizes", PD_I32, PD_SHAPE(2, 4)),
+                 pd_tape_input(t, "mirror", PD_I32, PD_SHAPE(2)), &norm);
+    PD_CHECK_FAILS(pd_tape_status(t, &err), PD_EINVAL, "images (2, 4, 4, 3): expected bytes (n, h, w, 3)");
+    pd_tape_free(t);
+    pd_params_free(params);
+}
+
 static void test_settings(void)
 {
     pd_err err = PD_ERR_INIT;
@@ -289,6 +365,7 @@ int main(void)
     test_boxes();
     test_random_crop();
     test_normalize();
+    test_normalize_there();
     test_settings();
     return pd_test_end();
 }

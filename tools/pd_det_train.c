@@ -98,6 +98,7 @@ static pd_status open_loader(session *s, pd_loader **out, const pd_coco *set, co
     l.n_images = train ? s->n_images : 0;
     l.transform = pd_det_transform(c, train);
     l.image.exif = true;
+    l.bytes = s->device->kind != PD_CPU; /* normalised there: a quarter of the transfer */
     l.batch = train ? c->train.micro_batch : 1;
     l.rank = pd_comm_rank(s->comm);
     l.world = pd_comm_world(s->comm);

@@ -20,6 +20,7 @@ typedef struct options {
 typedef struct session {
     const options *opt;
     const pd_cli_args *args;
+    pd_device *device;
     pd_model model;
     pd_arena *arena;
     const char **paths; /* images given as files and folders */
@@ -229,6 +230,7 @@ static pd_status detect_images(session *s, pd_err *err)
     memcpy(l.transform.mean, s->model.meta.mean, sizeof l.transform.mean);
     memcpy(l.transform.std, s->model.meta.std, sizeof l.transform.std);
     l.image.exif = true;
+    l.bytes = s->device->kind != PD_CPU; /* normalised there: a quarter of the transfer */
     l.batch = o->batch;
     l.threads = s->args->threads;
     l.warn = warn;
@@ -398,17 +400,16 @@ int main(int argc, char **argv)
         return result;
     }
     o.hints.sets = &args.set;
-    pd_device *device = NULL;
     session s = {.opt = &o, .args = &args, .arena = pd_arena_new()};
     pd_err err = PD_ERR_INIT;
     pd_status status = s.arena ? PD_OK : PD_FAIL(&err, PD_ENOMEM, "out of memory");
-    if (status == PD_OK) status = pd_device_open(&device, args.device, args.threads, &err);
-    if (status == PD_OK) status = pd_device_set_precision(device, args.precision, &err);
-    if (status == PD_OK) status = pd_model_open(&s.model, args.args[0], "detector", &o.hints, device, &err);
+    if (status == PD_OK) status = pd_device_open(&s.device, args.device, args.threads, &err);
+    if (status == PD_OK) status = pd_device_set_precision(s.device, args.precision, &err);
+    if (status == PD_OK) status = pd_model_open(&s.model, args.args[0], "detector", &o.hints, s.device, &err);
     if (status == PD_OK && o.max_dets) status = pd_detector_limit(s.model.detector, o.max_dets, &err);
     if (status == PD_OK) status = o.input ? detect_tensors(&s, &err) : detect_images(&s, &err);
     pd_model_close(&s.model);
-    pd_device_close(device);
+    pd_device_close(s.device);
     pd_arena_free(s.arena);
     free(s.paths);
     const int result = pd_cli_close_stdout(&cli, status == PD_OK ? 0 : pd_cli_fail(&cli, &err));

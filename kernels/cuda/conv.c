@@ -30,6 +30,7 @@ static pd_status conv_plan(pd_node *node, pd_device *device, pd_err *err)
     const pd_convolution_wants wants = {.bias = node->in[BIAS],
                                         .residual = node->in[RESIDUAL],
                                         .relu = a->relu,
+                                        .x_pitch = node->in[X]->pitch,
                                         .constant = node->in[W]->constant,
                                         .dx = node->backward && pd_wants_grad(node, X),
                                         .dw = node->backward && pd_wants_grad(node, W)};

@@ -82,6 +82,7 @@ pd_status pd_convolution_plan(pd_convolution *out, pd_cuda *device, const pd_con
                         .shape = *shape,
                         .store = store,
                         .x_store = x_store,
+                        .x_pitch = wants.x_pitch ? wants.x_pitch : shape->c,
                         .bias = wants.bias,
                         .residual = wants.residual,
                         .relu = wants.relu,
@@ -89,7 +90,7 @@ pd_status pd_convolution_plan(pd_convolution *out, pd_cuda *device, const pd_con
                         .parts = parts};
     const int unit = store == PD_STORE_32 ? 4 : 8;
     c.padded = *shape;
-    if (parts == 1 && !wants.joined && pd_grouped_fits(shape) && x_store == store) {
+    if (parts == 1 && !wants.joined && pd_grouped_fits(shape) && x_store == store && c.x_pitch == shape->c) {
         c.own = true;
         c.sum_bytes = wants.dw ? pd_align_up(pd_grouped_floats(shape) * sizeof(float)) : 0;
         *out = c;
@@ -101,7 +102,7 @@ pd_status pd_convolution_plan(pd_convolution *out, pd_cuda *device, const pd_con
         c.padded.c = round_up(shape->c, unit);
         c.padded.k = round_up(shape->k, unit);
     }
-    c.pack_x = x_store != store || c.padded.c != shape->c;
+    c.pack_x = x_store != store || c.padded.c != c.x_pitch;
     c.pack_y = c.padded.k != shape->k;
     c.pack_w = store != PD_STORE_32 || c.pack_y || c.padded.c != shape->c || parts > 1 ||
                c.padded.groups != shape->groups || wants.joined;
@@ -196,7 +197,7 @@ pd_status pd_convolution_fwd(pd_convolution *c, const void *x, const float *cons
     if (c->pack_x) {
         lx = kept_x(c, kept);
         const pd_map to = pd_map_of(lx, c->store, pixels_in(c), p->c, p->c);
-        const pd_map from = pd_map_of(x, c->x_store, pixels_in(c), s->c, s->c);
+        const pd_map from = pd_map_of(x, c->x_store, pixels_in(c), s->c, c->x_pitch);
         PD_CUDA_TRY(pd_map_copy(&to, &from, false, stream), err);
     }
     char *small_bias = scratch, *padded_y = small_bias + c->bias_bytes, *workspace = padded_y + c->y_bytes;

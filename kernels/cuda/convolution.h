@@ -19,6 +19,7 @@ typedef struct pd_convolution {
     pd_conv_shape shape; /* as recorded; k of all parts together */
     pd_conv_shape padded;
     pd_store store, x_store;
+    int x_pitch;
     bool own;                    /* by grouped.cu */
     bool pack_x, pack_y, pack_w; /* the library gets copies */
     bool bias, residual, relu, constant;
@@ -35,6 +36,7 @@ typedef struct pd_convolution_wants {
     bool bias, residual, relu;
     bool constant; /* the weights are the same in every run */
     bool dx, dw;
+    int x_pitch; /* of the input, 0 behind its channels; 0: it has its channels only */
     bool joined; /* parts of any window and grouping in one dense convolution with the largest window */
 } pd_convolution_wants;
 

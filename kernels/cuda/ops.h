@@ -22,6 +22,7 @@ extern const pd_kernel pd_cuda_match_targets;
 extern const pd_kernel pd_cuda_max_pool;
 extern const pd_kernel pd_cuda_mix_conv;
 extern const pd_kernel pd_cuda_mixed_loss;
+extern const pd_kernel pd_cuda_normalize;
 extern const pd_kernel pd_cuda_pick_deltas;
 extern const pd_kernel pd_cuda_proposals;
 extern const pd_kernel pd_cuda_refine;

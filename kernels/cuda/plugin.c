@@ -34,6 +34,7 @@ static const struct {
     {"max_pool", &pd_cuda_max_pool},
     {"mix_conv", &pd_cuda_mix_conv},
     {"mixed_loss", &pd_cuda_mixed_loss},
+    {"normalize", &pd_cuda_normalize},
     {"pick_deltas", &pd_cuda_pick_deltas},
     {"proposals", &pd_cuda_proposals},
     {"refine", &pd_cuda_refine},
