@@ -1,11 +1,12 @@
 /* bench_detect: images a second of a detector's training step (forward, losses, backward, SGD with momentum) and of its
- * detection, on images of one size with random pixels.
+ * detection, on images of one size with random pixels: floats on the CPU, bytes elsewhere, as pd_det_train hands over.
  *
  *   bench_detect [DETECTOR...] [--arch resnet50] [--height 800] [--width 1344] [--batch 2] [--rounds 10]
  *
  * DETECTORs: retinanet, cascade_rcnn, faster_rcnn (default: all). Detection is of the untrained network with no score
  * too small, so that suppression has as much to do as it can have. */
 #include "bench/bench.h"
+#include "datasets/transform.h"
 #include "detectors/detector.h"
 #include "engine/rng.h"
 #include "kernels/sgd.h"
@@ -34,6 +35,7 @@ static void job_free(job *j)
     if (j->velocity) j->device->release(j->device, j->velocity);
     pd_detector_free(j->d);
     free(j->batch.pixels);
+    free(j->batch.bytes);
     free(j->batch.info);
     free(j->batch.n_boxes);
     free(j->batch.boxes);
@@ -42,22 +44,43 @@ static void job_free(job *j)
     free(j->count);
 }
 
+/* Images as the loader of pd_det_train would give them for this device. */
+static pd_status draw_images(job *j, size_t values, pd_err *err)
+{
+    const pd_transform transform = pd_transform_detect(true);
+    pd_batch *b = &j->batch;
+    pd_rng rng = pd_rng_make(1, 1, 0);
+    b->norm = pd_transform_norm(&transform);
+    if (j->device->kind == PD_CPU)
+        b->pixels = malloc(values * sizeof *b->pixels);
+    else
+        b->bytes = malloc(values);
+    if (!b->pixels && !b->bytes) return PD_FAIL(err, PD_ENOMEM, "out of memory for a batch");
+    for (size_t i = 0; i < values; i++) {
+        const unsigned char byte = (unsigned char)pd_rng_below(&rng, 256);
+        if (b->bytes)
+            b->bytes[i] = byte;
+        else
+            b->pixels[i] = pd_pixel_value(byte, &b->norm, (int)(i % 3));
+    }
+    return PD_OK;
+}
+
 static pd_status make_batch(job *j, const settings *set, int most, pd_err *err)
 {
     const size_t n = (size_t)set->batch, pixels = n * (size_t)set->height * (size_t)set->width * 3;
     pd_rng rng = pd_rng_make(1, 0, 0);
     pd_batch *b = &j->batch;
     *b = (pd_batch){.n = set->batch, .h = set->height, .w = set->width, .max_boxes = OBJECTS};
-    b->pixels = malloc(pixels * sizeof *b->pixels);
+    PD_TRY(draw_images(j, pixels, err));
     b->info = calloc(n, sizeof *b->info);
     b->n_boxes = calloc(n, sizeof *b->n_boxes);
     b->boxes = calloc(n * OBJECTS, sizeof *b->boxes);
     b->box_labels = calloc(n * OBJECTS, sizeof *b->box_labels);
     j->found = calloc(n * (size_t)most, sizeof *j->found);
     j->count = calloc(n, sizeof *j->count);
-    if (!b->pixels || !b->info || !b->n_boxes || !b->boxes || !b->box_labels || !j->found || !j->count)
+    if (!b->info || !b->n_boxes || !b->boxes || !b->box_labels || !j->found || !j->count)
         return PD_FAIL(err, PD_ENOMEM, "out of memory for a batch");
-    for (size_t i = 0; i < pixels; i++) b->pixels[i] = 4 * pd_rng_float(&rng) - 2;
     for (size_t i = 0; i < n; i++) {
         b->info[i] = (pd_image_info){.h = b->h, .w = b->w, .pad_h = b->h, .pad_w = b->w, .scale_x = 1, .scale_y = 1};
         b->n_boxes[i] = OBJECTS;
