@@ -249,6 +249,9 @@ static void print_row(const char *name, const pd_figures *f)
     printf("  %-18s %9.3f %15.3f %11.3f\n", name, f->macs / 1e9, f->params / 1e6, f->trainable / 1e6);
 }
 
+/* What a training on the CPU takes beside its tensors: code, libraries, kernels that oneDNN compiles (measured). */
+#define PROCESS_BYTES ((size_t)32 << 20)
+
 /* Bytes that the batches of one loader take. */
 static size_t loader_bytes(int batch, int h, int w)
 {
@@ -269,6 +272,7 @@ static pd_status describe_detector(const pd_detector_settings *set, int batch, b
     PD_TRY(pd_detector_training_bytes(&bytes, o->device, set, batch, h, w, err));
     if (validates) PD_TRY(pd_detector_validation_bytes(&more, o->device, set, h, w, err));
     bytes += loader_bytes(batch, h, w) + more + (validates ? loader_bytes(1, h, w) : 0);
+    if (o->device->kind == PD_CPU) bytes += PROCESS_BYTES;
     if (o->latency) PD_TRY(time_detector(&ms, set, o, err));
     if (o->json) return print_detector_json(set, o, &f, &whole, batch, bytes, ms, err);
     printf("%s, %s%s%s%s, %d classes, one image of %dx%d\n", pd_detector_title(set->type), pd_arch_name(name, set->arch),
