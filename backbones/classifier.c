@@ -1,71 +1,70 @@
 #include "backbones/classifier.h"
+#include "engine/plan_cache.h"
 #include "kernels/mixed_loss.h"
 #include "kernels/softmax_ce.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_PLANS 8 /* kept; the longest unused one makes room */
+/* What a plan is for. */
+typedef struct shape {
+    int form, n, h, w; /* form: a pd_form */
+} shape;
 
-/* A recorded and planned network for one form and input shape. */
-typedef struct entry {
-    pd_form form;
-    int n, h, w;
-    pd_tape *tape;
-    pd_plan *plan;
+/* Values of a recorded network. */
+typedef struct network {
     pd_value *image, *label, *other, *share, *logits, *loss, *correct; /* other, share: of mixtures, else NULL */
     pd_stages stages;
-    unsigned long used;
-} entry;
+} network;
 
 struct pd_classifier {
     pd_device *device;
     pd_classifier_settings set;
     pd_params *params;
-    pd_workspace *workspace; /* the plans run in turn */
-    entry plans[MAX_PLANS];
-    int count;
-    entry *last;
-    entry *late[PD_PLAN_LATE]; /* forward runs whose loss was not read, the oldest first */
-    int unread;
+    pd_plan_cache *plans;
     float share; /* of the last forward run: the backward run reads it, too */
-    unsigned long clock;
 };
 
-static void entry_free(entry *e)
-{
-    pd_plan_free(e->plan);
-    pd_tape_free(e->tape);
-    memset(e, 0, sizeof *e);
-}
-
 /* Records the network; parameters that are new are registered. */
-static pd_status record(pd_classifier *c, entry *e, pd_err *err)
+static pd_status record(void *owner, const void *key, pd_tape **tape, void **net, pd_err *err)
 {
-    const bool train = e->form == PD_FORM_TRAIN;
-    PD_TRY(pd_tape_new(&e->tape, c->params, train, err));
-    if (c->set.sync_bn) pd_tape_sync_stats(e->tape);
-    e->image = pd_tape_input(e->tape, "image", PD_F32, PD_SHAPE(e->n, e->h, e->w, 3));
-    e->logits = pd_record_classifier(e->tape, e->form, c->set.arch, c->set.classes, e->image, &e->stages);
+    const pd_classifier *c = owner;
+    const shape *s = key;
+    const bool train = s->form == PD_FORM_TRAIN;
+    network *k;
+    PD_TRY(pd_tape_new(tape, c->params, train, err));
+    pd_tape *t = *tape;
+    PD_TRY(PD_ALLOC(&k, pd_tape_arena(t), 1, err));
+    if (c->set.sync_bn) pd_tape_sync_stats(t);
+    k->image = pd_tape_input(t, "image", PD_F32, PD_SHAPE(s->n, s->h, s->w, 3));
+    k->logits = pd_record_classifier(t, (pd_form)s->form, c->set.arch, c->set.classes, k->image, &k->stages);
     if (train) {
-        e->label = pd_tape_input(e->tape, "label", PD_I32, PD_SHAPE(e->n));
+        k->label = pd_tape_input(t, "label", PD_I32, PD_SHAPE(s->n));
         if (c->set.mixes || c->set.sigmoid) {
             const pd_mixed_cfg cfg = {c->set.sigmoid ? PD_MIXED_SIGMOID : PD_MIXED_SOFTMAX, c->set.label_smoothing,
                                       c->set.threshold};
-            e->other = pd_tape_input(e->tape, "other label", PD_I32, PD_SHAPE(e->n));
-            e->share = pd_tape_input(e->tape, "share", PD_F32, PD_SHAPE(1));
-            e->loss = pd_mixed_loss(e->tape, e->logits, e->label, e->other, e->share, &cfg, &e->correct);
+            k->other = pd_tape_input(t, "other label", PD_I32, PD_SHAPE(s->n));
+            k->share = pd_tape_input(t, "share", PD_F32, PD_SHAPE(1));
+            k->loss = pd_mixed_loss(t, k->logits, k->label, k->other, k->share, &cfg, &k->correct);
         } else {
-            e->loss = pd_softmax_ce(e->tape, e->logits, e->label, NULL, c->set.label_smoothing, &e->correct);
+            k->loss = pd_softmax_ce(t, k->logits, k->label, NULL, c->set.label_smoothing, &k->correct);
         }
-        pd_tape_minimise(e->tape, e->loss, 1);
-        pd_tape_keep(e->tape, e->correct);
+        pd_tape_minimise(t, k->loss, 1);
+        pd_tape_keep(t, k->correct);
     } else {
-        pd_tape_keep(e->tape, e->logits);
-        for (int i = 0; i < 4; i++) pd_tape_keep(e->tape, e->stages.c[i]);
+        pd_tape_keep(t, k->logits);
+        for (int i = 0; i < 4; i++) pd_tape_keep(t, k->stages.c[i]);
     }
-    return pd_tape_status(e->tape, err);
+    *net = k;
+    return pd_tape_status(t, err);
 }
+
+static pd_plan_mode plan_mode(const void *key)
+{
+    return ((const shape *)key)->form == PD_FORM_TRAIN ? PD_PLAN_TRAIN : PD_PLAN_INFER;
+}
+
+static const pd_plan_recorder recorder = {.key_bytes = sizeof(shape), .room = 8, .record = record, .mode = plan_mode};
 
 pd_status pd_classifier_new(pd_classifier **out, pd_device *device, const pd_classifier_settings *settings, pd_err *err)
 {
@@ -74,11 +73,13 @@ pd_status pd_classifier_new(pd_classifier **out, pd_device *device, const pd_cla
     if (!c) return PD_FAIL(err, PD_ENOMEM, "out of memory for a classifier");
     c->device = device;
     c->set = *settings;
-    entry first = {.form = settings->folded ? PD_FORM_FOLDED : PD_FORM_EVAL, .n = 1, .h = 224, .w = 224};
+    const shape first = {.form = settings->folded ? PD_FORM_FOLDED : PD_FORM_EVAL, .n = 1, .h = 224, .w = 224};
+    pd_tape *tape = NULL;
+    void *net;
     pd_status status = pd_params_new(&c->params, err);
-    if (status == PD_OK) status = pd_workspace_new(&c->workspace, device, err);
-    if (status == PD_OK) status = record(c, &first, err); /* for the names and shapes only */
-    entry_free(&first);
+    if (status == PD_OK) status = pd_plan_cache_new(&c->plans, device, &recorder, c, err);
+    if (status == PD_OK) status = record(c, &first, &tape, &net, err); /* for the names and shapes only */
+    pd_tape_free(tape);
     if (status == PD_OK) status = pd_params_allocate(c->params, device, settings->train, err);
     if (status != PD_OK) {
         pd_classifier_free(c);
@@ -91,8 +92,7 @@ pd_status pd_classifier_new(pd_classifier **out, pd_device *device, const pd_cla
 void pd_classifier_free(pd_classifier *c)
 {
     if (!c) return;
-    for (int i = 0; i < c->count; i++) entry_free(&c->plans[i]);
-    pd_workspace_free(c->workspace);
+    pd_plan_cache_free(c->plans);
     pd_params_free(c->params);
     free(c);
 }
@@ -128,62 +128,38 @@ pd_form pd_classifier_form(const pd_classifier *c)
 }
 
 /* The plan for this form and shape, made now if there is none. */
-static pd_status find_plan(pd_classifier *c, entry **out, pd_form form, int n, int h, int w, pd_err *err)
+static pd_status use_plan(pd_classifier *c, pd_form form, int n, int h, int w, const pd_planned **out, pd_err *err)
 {
-    entry *oldest = NULL;
-    for (int i = 0; i < c->count; i++) {
-        entry *e = &c->plans[i];
-        if (e->form == form && e->n == n && e->h == h && e->w == w) {
-            e->used = ++c->clock;
-            *out = e;
-            return PD_OK;
-        }
-        if (!oldest || e->used < oldest->used) oldest = e;
-    }
+    const shape key = {form, n, h, w};
     if ((form == PD_FORM_FOLDED) != c->set.folded)
         return PD_FAIL(err, PD_EINVAL, "%s parameters cannot run in the other form", c->set.folded ? "folded" : "unfolded");
-    for (int i = 0; i < c->unread && c->count == MAX_PLANS; i++)
-        if (c->late[i] == oldest)
-            return PD_FAIL(err, PD_EINVAL, "losses are unread (pd_classifier_late), and their plan must make room");
-    entry e = {.form = form, .n = n, .h = h, .w = w, .used = ++c->clock};
-    pd_status status = record(c, &e, err);
-    if (status == PD_OK)
-        status = pd_plan_new(&e.plan, e.tape, c->device, form == PD_FORM_TRAIN ? PD_PLAN_TRAIN : PD_PLAN_INFER,
-                             c->workspace, err);
-    if (status != PD_OK) {
-        entry_free(&e);
-        return status;
-    }
-    if (c->count < MAX_PLANS)
-        oldest = &c->plans[c->count++];
-    else
-        entry_free(oldest);
-    *oldest = e;
-    *out = oldest;
+    PD_TRY(pd_plan_cache_use(c->plans, &key, err));
+    *out = pd_plan_cache_last(c->plans);
     return PD_OK;
 }
 
 pd_status pd_classifier_run(pd_classifier *c, pd_form form, const float *pixels, int n, int h, int w, pd_classified *out,
                             pd_err *err)
 {
-    entry *e;
-    PD_TRY(find_plan(c, &e, form, n, h, w, err));
-    c->last = e;
-    PD_TRY(pd_plan_give(e->plan, e->image, pixels, err));
-    PD_TRY(pd_plan_forward(e->plan, err));
-    PD_TRY(pd_plan_fetch(e->plan, e->logits, err));
-    out->logits = e->logits->host;
+    const pd_planned *p;
+    PD_TRY(use_plan(c, form, n, h, w, &p, err));
+    const network *net = p->net;
+    PD_TRY(pd_plan_give(p->plan, net->image, pixels, err));
+    PD_TRY(pd_plan_forward(p->plan, err));
+    PD_TRY(pd_plan_fetch(p->plan, net->logits, err));
+    out->logits = net->logits->host;
     return PD_OK;
 }
 
 pd_status pd_classifier_stages(pd_classifier *c, pd_stage_maps *out, pd_err *err)
 {
-    entry *e = c->last;
-    if (!e || e->form == PD_FORM_TRAIN) return PD_FAIL(err, PD_EINVAL, "no inference was run");
+    const pd_planned *p = pd_plan_cache_last(c->plans);
+    if (!p || plan_mode(p->key) == PD_PLAN_TRAIN) return PD_FAIL(err, PD_EINVAL, "no inference was run");
+    const pd_stages *stages = &((const network *)p->net)->stages;
     for (int i = 0; i < 4; i++) {
-        PD_TRY(pd_plan_fetch(e->plan, e->stages.c[i], err));
-        out->map[i] = e->stages.c[i]->host;
-        out->shape[i] = e->stages.c[i]->shape;
+        PD_TRY(pd_plan_fetch(p->plan, stages->c[i], err));
+        out->map[i] = stages->c[i]->host;
+        out->shape[i] = stages->c[i]->shape;
     }
     return PD_OK;
 }
@@ -194,89 +170,87 @@ pd_status pd_classifier_loss(pd_classifier *c, const float *pixels, const int *l
     return pd_classifier_loss_mixed(c, pixels, labels, labels, 1, n, h, w, loss, correct, err);
 }
 
-static void read_loss(const entry *e, float *loss, int *correct)
+static void read_loss(const network *net, float *loss, int *correct)
 {
-    *loss = *(const float *)e->loss->host;
-    *correct = (int)*(const float *)e->correct->host;
+    *loss = *(const float *)net->loss->host;
+    *correct = (int)*(const float *)net->correct->host;
 }
 
 pd_status pd_classifier_loss_mixed(pd_classifier *c, const float *pixels, const int *labels, const int *others, float share,
                                    int n, int h, int w, float *loss, int *correct, pd_err *err)
 {
     if (!c->set.train) return PD_FAIL(err, PD_EINVAL, "this classifier was made without gradients");
-    if (c->unread >= (loss ? 1 : PD_PLAN_LATE))
-        return PD_FAIL(err, PD_EINVAL, "%d losses are unread: pd_classifier_late comes first", c->unread);
-    entry *e;
-    PD_TRY(find_plan(c, &e, PD_FORM_TRAIN, n, h, w, err));
-    c->last = e;
-    PD_TRY(pd_plan_give(e->plan, e->image, pixels, err));
-    PD_TRY(pd_plan_give(e->plan, e->label, labels, err));
-    if (e->other) {
-        PD_TRY(pd_plan_give(e->plan, e->other, others, err));
+    PD_TRY(pd_plan_cache_ready(c->plans, !loss, err));
+    const pd_planned *p;
+    PD_TRY(use_plan(c, PD_FORM_TRAIN, n, h, w, &p, err));
+    const network *net = p->net;
+    PD_TRY(pd_plan_give(p->plan, net->image, pixels, err));
+    PD_TRY(pd_plan_give(p->plan, net->label, labels, err));
+    if (net->other) {
+        PD_TRY(pd_plan_give(p->plan, net->other, others, err));
         c->share = share;
-        PD_TRY(pd_plan_give(e->plan, e->share, &c->share, err));
+        PD_TRY(pd_plan_give(p->plan, net->share, &c->share, err));
     } else if (others != labels) {
         return PD_FAIL(err, PD_EINVAL, "this classifier was made without mixtures (settings.mixes)");
     }
-    PD_TRY(pd_plan_forward(e->plan, err));
-    if (!loss) {
-        PD_TRY(pd_plan_fetch_later(e->plan, err));
-        c->late[c->unread++] = e;
-        return PD_OK;
-    }
-    PD_TRY(pd_plan_fetch(e->plan, NULL, err));
-    read_loss(e, loss, correct);
+    PD_TRY(pd_plan_forward(p->plan, err));
+    if (!loss) return pd_plan_cache_later(c->plans, err);
+    PD_TRY(pd_plan_fetch(p->plan, NULL, err));
+    read_loss(net, loss, correct);
     return PD_OK;
 }
 
 pd_status pd_classifier_late(pd_classifier *c, float *loss, int *correct, pd_err *err)
 {
-    if (!c->unread) return PD_FAIL(err, PD_EINVAL, "no loss is unread");
-    const entry *e = c->late[0];
-    PD_TRY(pd_plan_fetched(e->plan, err));
-    memmove(c->late, c->late + 1, (size_t)--c->unread * sizeof *c->late);
-    read_loss(e, loss, correct);
+    const pd_planned *p;
+    PD_TRY(pd_plan_cache_late(c->plans, &p, err));
+    read_loss(p->net, loss, correct);
     return PD_OK;
 }
 
 pd_status pd_classifier_backward(pd_classifier *c, bool accumulate, pd_err *err)
 {
-    if (!c->last || c->last->form != PD_FORM_TRAIN) return PD_FAIL(err, PD_EINVAL, "no loss was computed");
-    return pd_plan_backward(c->last->plan, accumulate, err);
+    const pd_planned *p = pd_plan_cache_last(c->plans);
+    if (!p || plan_mode(p->key) != PD_PLAN_TRAIN) return PD_FAIL(err, PD_EINVAL, "no loss was computed");
+    return pd_plan_backward(p->plan, accumulate, err);
 }
 
 void pd_classifier_changed(pd_classifier *c)
 {
-    for (int i = 0; i < c->count; i++) pd_plan_refresh(c->plans[i].plan);
+    pd_plan_cache_refresh(c->plans);
 }
 
 pd_plan *pd_classifier_plan(pd_classifier *c)
 {
-    return c->last ? c->last->plan : NULL;
+    const pd_planned *p = pd_plan_cache_last(c->plans);
+    return p ? p->plan : NULL;
 }
 
 pd_tape *pd_classifier_tape(pd_classifier *c)
 {
-    return c->last ? c->last->tape : NULL;
+    const pd_planned *p = pd_plan_cache_last(c->plans);
+    return p ? p->tape : NULL;
 }
 
 pd_status pd_classifier_training_bytes(size_t *out, pd_device *device, const pd_classifier_settings *settings, int n, int h,
                                        int w, pd_err *err)
 {
     pd_classifier c = {.device = device, .set = *settings};
-    entry e = {.form = PD_FORM_TRAIN, .n = n, .h = h, .w = w};
+    const shape key = {PD_FORM_TRAIN, n, h, w};
+    pd_tape *tape = NULL;
+    void *net;
     size_t planned, floats = 0;
     pd_status status = PD_OK;
     PD_TRY(pd_params_new(&c.params, err));
-    PD_TRY_DONE(record(&c, &e, err));
-    PD_TRY_DONE(pd_plan_measure(&planned, e.tape, device, PD_PLAN_TRAIN, err));
+    PD_TRY_DONE(record(&c, &key, &tape, &net, err));
+    PD_TRY_DONE(pd_plan_measure(&planned, tape, device, PD_PLAN_TRAIN, err));
     for (size_t i = 0; i < pd_params_count(c.params); i++) {
         const pd_param *p = pd_params_at(c.params, i);
         floats += p->count * (p->kind == PD_WEIGHT ? 3 : 1);
     }
     *out = planned + floats * sizeof(float);
 done:
-    entry_free(&e);
+    pd_tape_free(tape);
     pd_params_free(c.params);
     return status;
 }

@@ -1,5 +1,6 @@
 #include "detectors/detector.h"
 #include "detectors/detector_kind.h"
+#include "engine/plan_cache.h"
 #include "kernels/normalize.h"
 
 #include <stdarg.h>
@@ -7,50 +8,36 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_PLANS 12 /* kept; the longest unused one makes room */
-
 static const pd_detector_kind *const kinds[PD_DETECTOR_TYPES] = {[PD_RETINANET] = &pd_kind_retinanet,
                                                                  [PD_CASCADE_RCNN] = &pd_kind_cascade_rcnn,
                                                                  [PD_FASTER_RCNN] = &pd_kind_faster_rcnn};
 
-/* A recorded and planned detector for one form and input shape. */
-typedef struct entry {
-    pd_form form;
-    bool train, given; /* given: proposals are an input */
-    bool lists;        /* maps are not kept */
-    int n, h, w, g;    /* g: room for boxes per image, training only */
-    int limit;         /* the tape finds so many boxes an image at most; 0: heads are kept */
-    bool bytes;        /* images are bytes, normalised on the device */
+/* What a plan is for. Flags are ints: no padding. */
+typedef struct purpose {
+    int form;         /* a pd_form */
+    int train, given; /* given: proposals are an input */
+    int lists;        /* maps are not kept */
+    int n, h, w, g;   /* g: room for boxes per image, training only */
+    int limit;        /* the tape finds so many boxes an image at most; 0: heads are kept */
+    int bytes;        /* images are bytes, normalised on the device by norm */
     pd_pixel_norm norm;
-    pd_tape *tape;
-    pd_plan *plan;
+} purpose;
+
+/* Values of a recorded detector. */
+typedef struct recorded {
     pd_detector_inputs in;
-    void *net; /* the kind's values */
-    unsigned long used;
-} entry;
+    void *net; /* the kind's */
+} recorded;
 
 struct pd_detector {
     pd_device *device;
     pd_detector_settings set;
     pd_params *params;
-    pd_workspace *workspace; /* the plans run in turn */
-    entry plans[MAX_PLANS];
-    int count;
-    entry *last;
-    entry *late[PD_PLAN_LATE]; /* forward runs whose losses were not read, the oldest first */
-    int unread;
-    unsigned long clock;
+    pd_plan_cache *plans;
     int *sizes, *draws, *mirrors; /* (n, 4), (n) and (n) of the batch under way */
     float *scales;                /* (n, 3) */
     size_t sizes_room, draws_room, mirrors_room, scales_room;
 };
-
-static void entry_free(entry *e)
-{
-    pd_plan_free(e->plan);
-    pd_tape_free(e->tape);
-    memset(e, 0, sizeof *e);
-}
 
 pd_detector_settings pd_detector_defaults(pd_detector_type type)
 {
@@ -113,14 +100,26 @@ static pd_form train_form(const pd_detector_settings *set)
     return set->folded ? PD_FORM_FOLDED : PD_FORM_FUSED;
 }
 
-static pd_status record(pd_detector *d, entry *e, pd_err *err)
+static pd_status record(void *owner, const void *key, pd_tape **tape, void **net, pd_err *err)
 {
-    PD_TRY(pd_tape_new(&e->tape, d->params, e->train, err));
-    e->in = record_inputs(e->tape, e->n, e->h, e->w, e->g, e->given ? d->set.cascade.rpn.test.max_keep : 0,
-                          e->limit > 0, e->bytes ? &e->norm : NULL);
-    e->in.lists = e->lists;
-    return record_net(e->tape, e->form, &d->set, &e->in, &e->net, err);
+    const pd_detector *d = owner;
+    const purpose *p = key;
+    recorded *r;
+    PD_TRY(pd_tape_new(tape, d->params, p->train, err));
+    PD_TRY(PD_ALLOC(&r, pd_tape_arena(*tape), 1, err));
+    r->in = record_inputs(*tape, p->n, p->h, p->w, p->g, p->given ? d->set.cascade.rpn.test.max_keep : 0, p->limit > 0,
+                          p->bytes ? &p->norm : NULL);
+    r->in.lists = p->lists;
+    *net = r;
+    return record_net(*tape, (pd_form)p->form, &d->set, &r->in, &r->net, err);
 }
+
+static pd_plan_mode plan_mode(const void *key)
+{
+    return ((const purpose *)key)->train ? PD_PLAN_TRAIN : PD_PLAN_INFER;
+}
+
+static const pd_plan_recorder recorder = {.key_bytes = sizeof(purpose), .room = 12, .record = record, .mode = plan_mode};
 
 static void freeze(pd_params *params, int stages)
 {
@@ -158,11 +157,13 @@ pd_status pd_detector_new(pd_detector **out, pd_device *device, const pd_detecto
     if (!d) return PD_FAIL(err, PD_ENOMEM, "out of memory for a detector");
     d->device = device;
     d->set = *set;
-    entry first = {.form = set->folded ? PD_FORM_FOLDED : PD_FORM_EVAL, .n = 1, .h = 128, .w = 128};
+    const purpose first = {.form = set->folded ? PD_FORM_FOLDED : PD_FORM_EVAL, .n = 1, .h = 128, .w = 128};
+    pd_tape *tape = NULL;
+    void *net;
     pd_status status = pd_params_new(&d->params, err);
-    if (status == PD_OK) status = pd_workspace_new(&d->workspace, device, err);
-    if (status == PD_OK) status = record(d, &first, err); /* for the names and shapes only */
-    entry_free(&first);
+    if (status == PD_OK) status = pd_plan_cache_new(&d->plans, device, &recorder, d, err);
+    if (status == PD_OK) status = record(d, &first, &tape, &net, err); /* for the names and shapes only */
+    pd_tape_free(tape);
     if (status == PD_OK) {
         freeze(d->params, set->frozen_stages);
         status = pd_params_allocate(d->params, device, set->train, err);
@@ -178,8 +179,7 @@ pd_status pd_detector_new(pd_detector **out, pd_device *device, const pd_detecto
 void pd_detector_free(pd_detector *d)
 {
     if (!d) return;
-    for (int i = 0; i < d->count; i++) entry_free(&d->plans[i]);
-    pd_workspace_free(d->workspace);
+    pd_plan_cache_free(d->plans);
     pd_params_free(d->params);
     free(d->sizes);
     free(d->draws);
@@ -211,46 +211,34 @@ pd_form pd_detector_form(const pd_detector *d)
     return d->set.folded ? PD_FORM_FOLDED : PD_FORM_FUSED;
 }
 
-/* The plan for this form and shape, made now if there is none; it becomes d->last. */
-static pd_status use_plan(pd_detector *d, const entry *want, pd_err *err)
+/* The last plan's. */
+static pd_plan *last_plan(const pd_detector *d)
 {
-    entry *oldest = NULL;
-    for (int i = 0; i < d->count; i++) {
-        entry *e = &d->plans[i];
-        if (e->form == want->form && e->train == want->train && e->given == want->given && e->n == want->n &&
-            e->h == want->h && e->w == want->w && e->g == want->g && e->limit == want->limit &&
-            e->lists == want->lists && e->bytes == want->bytes && !memcmp(&e->norm, &want->norm, sizeof e->norm)) {
-            e->used = ++d->clock;
-            d->last = e;
-            return PD_OK;
-        }
-        if (!oldest || e->used < oldest->used) oldest = e;
-    }
+    const pd_planned *p = pd_plan_cache_last(d->plans);
+    return p ? p->plan : NULL;
+}
+
+static const purpose *last_purpose(const pd_detector *d)
+{
+    const pd_planned *p = pd_plan_cache_last(d->plans);
+    return p ? p->key : NULL;
+}
+
+static const recorded *last_recorded(const pd_detector *d)
+{
+    return pd_plan_cache_last(d->plans)->net;
+}
+
+/* The plan for this purpose, made now if there is none, becomes the last. */
+static pd_status use_plan(pd_detector *d, const purpose *want, pd_err *err)
+{
     if (want->n < 1 || want->h < 1 || want->w < 1 || want->h % PD_DETECTOR_DIVISOR || want->w % PD_DETECTOR_DIVISOR)
         return PD_FAIL(err, PD_EINVAL, "a batch of %d images of %dx%d: sides must be multiples of %d", want->n, want->w,
                        want->h, PD_DETECTOR_DIVISOR);
     if ((want->form == PD_FORM_FOLDED) != d->set.folded)
         return PD_FAIL(err, PD_EINVAL, "%s parameters cannot run in the other form",
                        d->set.folded ? "folded" : "unfolded");
-    for (int i = 0; i < d->unread && d->count == MAX_PLANS; i++)
-        if (d->late[i] == oldest)
-            return PD_FAIL(err, PD_EINVAL, "losses are unread (pd_detector_late), and their plan must make room");
-    entry e = *want;
-    e.used = ++d->clock;
-    pd_status status = record(d, &e, err);
-    if (status == PD_OK)
-        status = pd_plan_new(&e.plan, e.tape, d->device, e.train ? PD_PLAN_TRAIN : PD_PLAN_INFER, d->workspace, err);
-    if (status != PD_OK) {
-        entry_free(&e);
-        return status;
-    }
-    if (d->count < MAX_PLANS)
-        oldest = &d->plans[d->count++];
-    else
-        entry_free(oldest);
-    *oldest = e;
-    d->last = oldest;
-    return PD_OK;
+    return pd_plan_cache_use(d->plans, want, err);
 }
 
 /* ---- training ---- */
@@ -266,11 +254,11 @@ static pd_status fill_sizes(pd_detector *d, const pd_image_info *info, int n, in
         const int size[4] = {info[i].h, info[i].w, info[i].pad_h, info[i].pad_w};
         memcpy(d->sizes + 4 * i, size, sizeof size);
     }
-    return pd_plan_give(d->last->plan, d->last->in.sizes, d->sizes, err);
+    return pd_plan_give(last_plan(d), last_recorded(d)->in.sizes, d->sizes, err);
 }
 
-/* The plan of this kind for the batch becomes d->last, and gets the images. */
-static pd_status begin(pd_detector *d, entry want, const pd_batch *b, pd_err *err)
+/* The plan for the batch becomes the last, and gets the images. */
+static pd_status begin(pd_detector *d, purpose want, const pd_batch *b, pd_err *err)
 {
     want.n = b->n;
     want.h = b->h;
@@ -279,12 +267,13 @@ static pd_status begin(pd_detector *d, entry want, const pd_batch *b, pd_err *er
     if (want.bytes) want.norm = b->norm;
     PD_TRY(use_plan(d, &want, err));
     PD_TRY(fill_sizes(d, b->info, b->n, b->h, b->w, err));
-    const entry *e = d->last;
-    if (!e->bytes) return pd_plan_give(e->plan, e->in.image, b->pixels, err);
+    pd_plan *plan = last_plan(d);
+    const pd_detector_inputs *in = &last_recorded(d)->in;
+    if (!want.bytes) return pd_plan_give(plan, in->image, b->pixels, err);
     PD_TRY(pd_grow(&d->mirrors, &d->mirrors_room, (size_t)b->n, sizeof *d->mirrors, err));
     for (int i = 0; i < b->n; i++) d->mirrors[i] = b->info[i].flipped;
-    PD_TRY(pd_plan_give(e->plan, e->in.mirror, d->mirrors, err));
-    return pd_plan_give(e->plan, e->in.bytes, b->bytes, err);
+    PD_TRY(pd_plan_give(plan, in->mirror, d->mirrors, err));
+    return pd_plan_give(plan, in->bytes, b->bytes, err);
 }
 
 void pd_losses_add(pd_losses *out, const char *name, float value)
@@ -311,47 +300,46 @@ static pd_status check_boxes(const pd_detector *d, const pd_batch *b, pd_err *er
     return PD_OK;
 }
 
+static void read_losses(const pd_detector *d, const recorded *r, pd_losses *out)
+{
+    *out = (pd_losses){.count = 0};
+    kinds[d->set.type]->losses(r->net, out);
+}
+
 pd_status pd_detector_loss(pd_detector *d, const pd_batch *b, int64_t seen, pd_losses *losses, pd_err *err)
 {
     if (!d->set.train) return PD_FAIL(err, PD_EINVAL, "this detector was made without gradients");
-    if (d->unread >= (losses ? 1 : PD_PLAN_LATE))
-        return PD_FAIL(err, PD_EINVAL, "%d losses are unread: pd_detector_late comes first", d->unread);
+    PD_TRY(pd_plan_cache_ready(d->plans, !losses, err));
     PD_TRY(check_boxes(d, b, err));
-    PD_TRY(begin(d, (entry){.form = train_form(&d->set), .train = true, .g = b->max_boxes}, b, err));
+    PD_TRY(begin(d, (purpose){.form = train_form(&d->set), .train = true, .g = b->max_boxes}, b, err));
     PD_TRY(pd_grow(&d->draws, &d->draws_room, (size_t)b->n, sizeof *d->draws, err));
     for (int i = 0; i < b->n; i++) d->draws[i] = (int)((seen + i) & INT32_MAX);
-    entry *e = d->last;
-    PD_TRY(pd_plan_give(e->plan, e->in.boxes, b->boxes, err));
-    PD_TRY(pd_plan_give(e->plan, e->in.labels, b->box_labels, err));
-    PD_TRY(pd_plan_give(e->plan, e->in.count, b->n_boxes, err));
-    PD_TRY(pd_plan_give(e->plan, e->in.draw, d->draws, err));
-    PD_TRY(pd_plan_forward(e->plan, err));
-    if (!losses) {
-        PD_TRY(pd_plan_fetch_later(e->plan, err));
-        d->late[d->unread++] = e;
-        return PD_OK;
-    }
-    PD_TRY(pd_plan_fetch(e->plan, NULL, err));
-    *losses = (pd_losses){.count = 0};
-    kinds[d->set.type]->losses(e->net, losses);
+    pd_plan *plan = last_plan(d);
+    const recorded *r = last_recorded(d);
+    PD_TRY(pd_plan_give(plan, r->in.boxes, b->boxes, err));
+    PD_TRY(pd_plan_give(plan, r->in.labels, b->box_labels, err));
+    PD_TRY(pd_plan_give(plan, r->in.count, b->n_boxes, err));
+    PD_TRY(pd_plan_give(plan, r->in.draw, d->draws, err));
+    PD_TRY(pd_plan_forward(plan, err));
+    if (!losses) return pd_plan_cache_later(d->plans, err);
+    PD_TRY(pd_plan_fetch(plan, NULL, err));
+    read_losses(d, r, losses);
     return PD_OK;
 }
 
 pd_status pd_detector_late(pd_detector *d, pd_losses *losses, pd_err *err)
 {
-    if (!d->unread) return PD_FAIL(err, PD_EINVAL, "no losses are unread");
-    const entry *e = d->late[0];
-    PD_TRY(pd_plan_fetched(e->plan, err));
-    memmove(d->late, d->late + 1, (size_t)--d->unread * sizeof *d->late);
-    *losses = (pd_losses){.count = 0};
-    kinds[d->set.type]->losses(e->net, losses);
+    const pd_planned *p;
+    PD_TRY(pd_plan_cache_late(d->plans, &p, err));
+    read_losses(d, p->net, losses);
     return PD_OK;
 }
 
 pd_status pd_detector_backward(pd_detector *d, bool accumulate, pd_err *err)
 {
-    if (!d->last || !d->last->train) return PD_FAIL(err, PD_EINVAL, "no loss was computed");
-    return pd_plan_backward(d->last->plan, accumulate, err);
+    const purpose *last = last_purpose(d);
+    if (!last || !last->train) return PD_FAIL(err, PD_EINVAL, "no loss was computed");
+    return pd_plan_backward(last_plan(d), accumulate, err);
 }
 
 /* ---- inference ---- */
@@ -369,9 +357,9 @@ void pd_raw_add(pd_raw *out, const void *data, pd_dtype type, pd_shape shape, co
 
 static pd_status run_heads(pd_detector *d, pd_form form, const pd_batch *b, pd_err *err)
 {
-    PD_TRY(begin(d, (entry){.form = form}, b, err));
-    PD_TRY(pd_plan_forward(d->last->plan, err));
-    return pd_plan_fetch(d->last->plan, NULL, err);
+    PD_TRY(begin(d, (purpose){.form = form}, b, err));
+    PD_TRY(pd_plan_forward(last_plan(d), err));
+    return pd_plan_fetch(last_plan(d), NULL, err);
 }
 
 pd_status pd_detector_raw(pd_detector *d, pd_form form, const float *pixels, const pd_image_info *info, int n, int h,
@@ -382,15 +370,15 @@ pd_status pd_detector_raw(pd_detector *d, pd_form form, const float *pixels, con
     PD_TRY(run_heads(d, form, &b, err)); /* which only reads */
     if (!out) return PD_OK;
     out->count = 0;
-    kinds[d->set.type]->outputs(d->last->net, out);
+    kinds[d->set.type]->outputs(last_recorded(d)->net, out);
     return PD_OK;
 }
 
 pd_status pd_detector_decode(pd_detector *d, const pd_image_info *info, pd_detection *out, int *count, pd_err *err)
 {
-    const entry *e = d->last;
-    if (!e || e->train || e->limit) return PD_FAIL(err, PD_EINVAL, "no forward run to decode");
-    return kinds[d->set.type]->decode(e->net, &d->set, info, out, count, d->device->pool, err);
+    const purpose *last = last_purpose(d);
+    if (!last || last->train || last->limit) return PD_FAIL(err, PD_EINVAL, "no forward run to decode");
+    return kinds[d->set.type]->decode(last_recorded(d)->net, &d->set, info, out, count, d->device->pool, err);
 }
 
 pd_detections_cfg pd_found_cfg(const pd_detector_settings *set)
@@ -420,7 +408,7 @@ static pd_status fill_scales(pd_detector *d, const pd_image_info *info, int n, p
         const float scales[3] = {info[i].scale_x, info[i].scale_y, info[i].flipped ? 1.f : 0.f};
         memcpy(d->scales + 3 * i, scales, sizeof scales);
     }
-    return pd_plan_give(d->last->plan, d->last->in.scales, d->scales, err);
+    return pd_plan_give(last_plan(d), last_recorded(d)->in.scales, d->scales, err);
 }
 
 static void copy_found(const pd_detections_out *found, int n, int limit, pd_detection *out, int *count)
@@ -436,12 +424,11 @@ static void copy_found(const pd_detections_out *found, int n, int limit, pd_dete
 static pd_status detect_there(pd_detector *d, pd_form form, const pd_batch *b, pd_detection *out, int *count,
                               pd_err *err)
 {
-    PD_TRY(begin(d, (entry){.form = form, .limit = d->set.test.max_per_image}, b, err));
-    const entry *e = d->last;
+    PD_TRY(begin(d, (purpose){.form = form, .limit = d->set.test.max_per_image}, b, err));
     PD_TRY(fill_scales(d, b->info, b->n, err));
-    PD_TRY(pd_plan_forward(e->plan, err));
-    PD_TRY(pd_plan_fetch(e->plan, NULL, err));
-    copy_found(kinds[d->set.type]->found(e->net), b->n, e->limit, out, count);
+    PD_TRY(pd_plan_forward(last_plan(d), err));
+    PD_TRY(pd_plan_fetch(last_plan(d), NULL, err));
+    copy_found(kinds[d->set.type]->found(last_recorded(d)->net), b->n, d->set.test.max_per_image, out, count);
     return PD_OK;
 }
 
@@ -457,15 +444,17 @@ pd_status pd_detector_run_one(pd_detector *d, pd_form form, const pd_batch *b, c
                               const void **net, pd_err *err)
 {
     const bool lists = kinds[d->set.type]->proposals != NULL;
-    PD_TRY(begin(d, (entry){.form = form, .given = boxes != NULL, .lists = lists}, b, err));
+    PD_TRY(begin(d, (purpose){.form = form, .given = boxes != NULL, .lists = lists}, b, err));
+    pd_plan *plan = last_plan(d);
+    const recorded *r = last_recorded(d);
     if (boxes) {
-        PD_TRY(pd_plan_give(d->last->plan, d->last->in.proposals, boxes, err));
-        PD_TRY(pd_plan_give(d->last->plan, d->last->in.n_proposals, &count, err));
+        PD_TRY(pd_plan_give(plan, r->in.proposals, boxes, err));
+        PD_TRY(pd_plan_give(plan, r->in.n_proposals, &count, err));
     }
-    PD_TRY(pd_plan_forward(d->last->plan, err));
-    PD_TRY(pd_plan_fetch(d->last->plan, NULL, err));
-    if (boxes) d->last->in.proposals->host = (void *)(uintptr_t)boxes; /* for rows(); read only */
-    *net = d->last->net;
+    PD_TRY(pd_plan_forward(plan, err));
+    PD_TRY(pd_plan_fetch(plan, NULL, err));
+    if (boxes) r->in.proposals->host = (void *)(uintptr_t)boxes; /* for rows(); read only */
+    *net = r->net;
     return PD_OK;
 }
 
@@ -481,17 +470,18 @@ pd_pool *pd_detector_pool(const pd_detector *d)
 
 void pd_detector_changed(pd_detector *d)
 {
-    for (int i = 0; i < d->count; i++) pd_plan_refresh(d->plans[i].plan);
+    pd_plan_cache_refresh(d->plans);
 }
 
 pd_plan *pd_detector_plan(pd_detector *d)
 {
-    return d->last ? d->last->plan : NULL;
+    return last_plan(d);
 }
 
 pd_tape *pd_detector_tape(pd_detector *d)
 {
-    return d->last ? d->last->tape : NULL;
+    const pd_planned *p = pd_plan_cache_last(d->plans);
+    return p ? p->tape : NULL;
 }
 
 pd_status pd_record_detector(pd_tape *t, pd_form form, const pd_detector_settings *set, int h, int w, pd_err *err)
