@@ -37,9 +37,10 @@ pd_status pd_plan_cache_use(pd_plan_cache *cache, const void *key, pd_err *err);
 /* NULL: none yet. Good until the next pd_plan_cache_use. */
 const pd_planned *pd_plan_cache_last(const pd_plan_cache *cache);
 
-/* Losses of the last plan's forward run: at once, or later: pd_plan_cache_late waits for the oldest and gives its plan.
- * PD_EINVAL: none is unread; or, for a next forward run, too many are. */
-pd_status pd_plan_cache_ready(const pd_plan_cache *cache, bool later, pd_err *err); /* before the forward run */
+/* Losses that come late. ready: before a forward run, whose loss is read at once or later; PD_EINVAL: too many are
+ * unread. later: after the last plan's forward run. late: waits for the oldest unread run's and gives its plan;
+ * PD_EINVAL: there is none. */
+pd_status pd_plan_cache_ready(const pd_plan_cache *cache, bool later, pd_err *err);
 pd_status pd_plan_cache_later(pd_plan_cache *cache, pd_err *err);
 pd_status pd_plan_cache_late(pd_plan_cache *cache, const pd_planned **out, pd_err *err);
 

@@ -10,7 +10,6 @@
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define MIX_STREAM UINT64_C(0x6d697875700000) /* of random numbers, apart from the loader's */
 
