@@ -36,6 +36,9 @@ struct pd_device {
     /* Device memory, under fp16: the scale that gradients carry, and how many good steps it has lasted; a run that goes
      * on takes both along (tools/train_run.h). NULL where gradients carry none. */
     float *scale;
+    /* For tests: of the ways in which an operation can be computed here, planned networks take this one, counted from 1
+     * (the last one where there are fewer). 0: the fastest. */
+    int way;
     pd_status (*alloc)(pd_device *, void **out, size_t bytes, pd_err *);
     void (*release)(pd_device *, void *memory);
     pd_status (*upload)(pd_device *, void *to, const void *from_host, size_t bytes, pd_err *);

@@ -74,6 +74,7 @@ static void choose_stores(pd_plan *plan)
         v->store = v->dtype == PD_U8 ? PD_STORE_8 : map && pd_precision_is_half(p) ? half : PD_STORE_32;
         v->pitch = v->shape.rank ? v->shape.dim[v->shape.rank - 1] : 1;
         v->host = NULL;
+        v->sum = v->square = NULL;
     }
 }
 
@@ -93,7 +94,8 @@ static pd_status plan_kernels(pd_plan *plan, pd_err *err)
     for (int i = 0; i < plan->count; i++) {
         pd_node *n = plan->nodes[i];
         n->kernel = find_kernel(plan->device, n->op);
-        n->keep_apart = n->join_outputs = false;
+        n->keep_apart = false;
+        n->joined = 0;
         n->pad_channels = 0;
         if (!n->kernel || !n->kernel->fwd || (n->backward && !n->kernel->bwd))
             return PD_FAIL(err, PD_EDEVICE, "%s %s: has no %s %s", n->op->name, n->name, plan->device->name,
@@ -165,20 +167,35 @@ static void lay_into(pd_buffer *b, pd_buffer *host)
     b->in = host;
 }
 
-/* Outputs side by side: the first one's buffer holds all, the others begin inside its first pixel. */
-static void join(pd_plan *plan, const pd_node *n)
+/* Of outputs side by side: where the run of output k begins, and where it ends. */
+static int run_begin(const pd_node *n, int k)
 {
-    pd_value_plan *first = &plan->value[n->out[0]->id];
-    const size_t row = (size_t)n->out[0]->pitch * pd_store_bytes(n->out[0]->store);
-    first->data.bytes *= (size_t)n->n_out;
-    first->grad.bytes *= (size_t)n->n_out;
-    for (int k = 0; k < n->n_out; k++) {
+    while (n->joined >> k & 1) k--;
+    return k;
+}
+
+static int run_end(const pd_node *n, int k)
+{
+    do k++;
+    while (k < n->n_out && n->joined >> k & 1);
+    return k;
+}
+
+/* Outputs side by side: the first one's buffer holds all, the others begin inside its first pixel. */
+static void join(pd_plan *plan, const pd_node *n, int begin, int end)
+{
+    pd_value *head = n->out[begin];
+    pd_value_plan *first = &plan->value[head->id];
+    const size_t row = (size_t)head->pitch * pd_store_bytes(head->store);
+    first->data.bytes *= (size_t)(end - begin);
+    first->grad.bytes *= (size_t)(end - begin);
+    head->pitch *= end - begin;
+    for (int k = begin + 1; k < end; k++) {
         pd_value_plan *v = &plan->value[n->out[k]->id];
-        n->out[k]->pitch *= n->n_out;
-        if (k == 0) continue;
-        v->data.inner = (size_t)k * row;
+        n->out[k]->pitch = head->pitch;
+        v->data.inner = (size_t)(k - begin) * row;
         lay_into(&v->data, &first->data);
-        v->grad.inner = (size_t)k * row;
+        v->grad.inner = (size_t)(k - begin) * row;
         if (v->grad.bytes) lay_into(&v->grad, &first->grad);
     }
 }
@@ -194,7 +211,10 @@ static bool grad_may_lie_over_data(const pd_plan *plan, const pd_value *v)
 static void share_memory(pd_plan *plan)
 {
     for (int i = 0; i < plan->count; i++)
-        if (plan->nodes[i]->join_outputs) join(plan, plan->nodes[i]);
+        for (int k = 0, end; plan->nodes[i]->joined && k < plan->nodes[i]->n_out; k = end) {
+            end = run_end(plan->nodes[i], k);
+            if (end > k + 1) join(plan, plan->nodes[i], k, end);
+        }
     for (int i = 0; i < plan->count; i++) {
         pd_node *n = plan->nodes[i];
         for (int k = 0; k < n->n_in; k++) {
@@ -203,10 +223,10 @@ static void share_memory(pd_plan *plan)
                 continue;
             const pd_node *maker = v->node;
             bool may = grad_may_lie_over_data(plan, v);
-            if (maker->join_outputs) { /* all of them, or none: decided where the first one is met */
-                for (int o = 0; o < maker->n_out; o++) may = may && grad_may_lie_over_data(plan, maker->out[o]);
-                may = may && v->slot == 0;
-            }
+            /* side by side: all of them, or none: decided where the first one is met */
+            const int begin = run_begin(maker, v->slot), end = run_end(maker, v->slot);
+            for (int o = begin; o < end; o++) may = may && grad_may_lie_over_data(plan, maker->out[o]);
+            may = may && v->slot == begin;
             if (may) lay_into(&plan->value[v->id].grad, &plan->value[v->id].data);
         }
     }
@@ -214,7 +234,7 @@ static void share_memory(pd_plan *plan)
         pd_node *n = plan->nodes[i];
         pd_value *v = n->op->out_over_in ? n->in[n->op->out_over_in - 1] : NULL;
         if (!v || !v->node || v->keep || v->constant || n->constant || pd_value_bytes(v) != pd_value_bytes(n->out[0]) ||
-            n->keep_apart || n->join_outputs || v->node->join_outputs)
+            n->keep_apart || n->joined || v->node->joined)
             continue;
         int slots = 0; /* the same value as another input of this node too? */
         for (int k = 0; k < n->n_in; k++) slots += n->in[k] == v;

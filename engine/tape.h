@@ -54,6 +54,9 @@ struct pd_value {
     pd_store store;     /* set by the plan */
     int pitch;          /* set by the plan: elements from one pixel (row) to the next; the last dimension, or more */
     void *data;         /* set by the plan, on the device; inputs: by pd_plan_bind or pd_plan_give */
+    /* Set by the maker's forward run where it makes them on the way: the sums of every channel and of its squares over all
+     * pixels, float32 in the device's memory; NULL: whoever needs them reads the value. Good until the maker's backward. */
+    const float *sum, *square;
     float *grad;        /* NULL where no gradient is made; elements as `store` says */
     void *host;         /* of a kept value: what the host reads, float32 or int32 (pd_plan_fetch); the CPU's is data */
     struct pd_value *next;
@@ -120,7 +123,9 @@ struct pd_node {
     size_t kept_bytes; /* what it will make of constants and keep outside of the plan (packed weights), for forecasts */
     /* A kernel's plan may ask for: */
     bool keep_apart;   /* no output may lie over an input */
-    bool join_outputs; /* outputs of one shape lie pixel by pixel side by side: pitch is n_out times the channels */
+    /* Bit k: output k lies pixel by pixel beside output k - 1, which has its shape. The pitch of such a run of outputs is
+     * the channels of all of them. */
+    unsigned joined;
     /* Output 0 has so many elements a pixel, those beyond its channels 0 as fwd writes them; 0: no more than channels.
      * Granted, as the output's pitch, where all its readers are operations with padded_x, and it is neither kept nor
      * trained. */

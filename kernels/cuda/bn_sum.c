@@ -24,8 +24,6 @@ static pd_bn_maps maps_of(const pd_node *node)
     const long n = d[0], hw = (long)d[1] * d[2];
     pd_bn_maps m = {.branches = a->branches,
                     .c = d[3],
-                    .pitch = node->in[IN(0, Z)]->pitch,
-                    .dz_pitch = node->in[IN(0, Z)]->pitch,
                     .samples = gate ? n : 1,
                     .rows = gate ? hw : n * hw,
                     .store = node->out[0]->store,
@@ -35,6 +33,7 @@ static pd_bn_maps maps_of(const pd_node *node)
         m.z[k] = node->in[IN(k, Z)]->data;
         m.dz[k] = node->in[IN(k, Z)]->grad;
         m.column[k] = a->gate[k];
+        m.pitch[k] = node->in[IN(k, Z)]->pitch;
     }
     return m;
 }
@@ -121,6 +120,38 @@ static pd_status share_sums(const pd_bn_maps *m, bool sync, const pd_run *run, d
     return pd_comm_sum(run->device->comm, count, 1, PD_COMM_F64, err);
 }
 
+/* Sums of the branches over this process's pixels; *shifted: of z - the branch's first pixel. Those that came with the
+ * convolutions' outputs are taken, the others made in a pass of their own. */
+static pd_status branch_sums(const pd_node *node, const pd_bn_maps *m, const forward_memory *f, bool *shifted,
+                             cudaStream_t s, pd_err *err)
+{
+    const int chunks = pd_bn_chunks(m);
+    pd_bn_given_sums given = {0};
+    bool any = false;
+    for (int k = 0; k < m->branches; k++) {
+        given.sum[k] = node->in[IN(k, Z)]->sum;
+        given.square[k] = node->in[IN(k, Z)]->square;
+        any = any || given.sum[k];
+    }
+    if (!any) {
+        PD_CUDA_TRY(pd_bn_sums(m, chunks, f->partial, s), err);
+        PD_CUDA_TRY(pd_bn_totals(m, chunks, f->partial, *shifted, f->sums, s), err);
+        return PD_OK;
+    }
+    *shifted = false;
+    PD_CUDA_TRY(pd_bn_given(m, &given, f->sums, s), err);
+    for (int k = 0; k < m->branches; k++) {
+        pd_bn_maps one = *m;
+        if (given.sum[k]) continue;
+        one.branches = 1;
+        one.z[0] = m->z[k];
+        one.pitch[0] = m->pitch[k];
+        PD_CUDA_TRY(pd_bn_sums(&one, chunks, f->partial, s), err);
+        PD_CUDA_TRY(pd_bn_totals(&one, chunks, f->partial, false, f->sums + (size_t)k * 2 * (size_t)m->c, s), err);
+    }
+    return PD_OK;
+}
+
 static pd_status bn_fwd(pd_node *node, const pd_run *run, pd_err *err)
 {
     const bn_args *a = node->args;
@@ -131,12 +162,11 @@ static pd_status bn_fwd(pd_node *node, const pd_run *run, pd_err *err)
     if (empty(&m)) return PD_OK;
     lay_forward(&f, &m, a->set.batch_stats, node->scratch);
     if (a->set.batch_stats) {
-        const int chunks = pd_bn_chunks(&m);
-        PD_CUDA_TRY(pd_bn_sums(&m, chunks, f.partial, s), err);
-        PD_CUDA_TRY(pd_bn_totals(&m, chunks, f.partial, !a->set.sync, f.sums, s), err);
+        bool shifted = !a->set.sync; /* the processes' first pixels differ */
+        PD_TRY(branch_sums(node, &m, &f, &shifted, s, err));
         PD_CUDA_TRY(pd_bn_count(f.count, (double)(m.samples * m.rows), s), err);
         PD_TRY(share_sums(&m, a->set.sync, run, f.sums, f.count, err));
-        PD_CUDA_TRY(pd_bn_finish(&m, &v, f.sums, f.count, !a->set.sync, a->set.eps, a->set.momentum, node->saved, s), err);
+        PD_CUDA_TRY(pd_bn_finish(&m, &v, f.sums, f.count, shifted, a->set.eps, a->set.momentum, node->saved, s), err);
     } else {
         PD_CUDA_TRY(pd_bn_running(&m, &v, a->set.eps, node->saved, s), err);
     }

@@ -17,7 +17,8 @@ template <class T> struct maps {
     T *dz[MAX_BRANCHES];
     const float *gate;
     int column[MAX_BRANCHES];
-    int branches, c, pitch, dz_pitch, gates;
+    int pitch[MAX_BRANCHES];
+    int branches, c, gates;
     unsigned samples, rows;
 };
 
@@ -28,12 +29,11 @@ template <class T> maps<T> typed(const pd_bn_maps *m)
         t.z[k] = (const T *)m->z[k];
         t.dz[k] = (T *)m->dz[k];
         t.column[k] = m->column[k];
+        t.pitch[k] = m->pitch[k];
     }
     t.gate = m->gate;
     t.branches = m->branches;
     t.c = m->c;
-    t.pitch = m->pitch;
-    t.dz_pitch = m->dz_pitch;
     t.gates = m->gates;
     t.samples = (unsigned)m->samples;
     t.rows = (unsigned)m->rows;
@@ -42,7 +42,9 @@ template <class T> maps<T> typed(const pd_bn_maps *m)
 
 bool eights(const pd_bn_maps *m)
 {
-    return m->c % 8 == 0 && m->pitch % 8 == 0 && m->dz_pitch % 8 == 0;
+    bool good = m->c % 8 == 0;
+    for (int k = 0; k < m->branches; k++) good = good && m->pitch[k] % 8 == 0;
+    return good;
 }
 
 /* ---- forward ---- */
@@ -61,10 +63,10 @@ __global__ void __launch_bounds__(PD_THREADS) sums(maps<T> m, int chunks, float 
     for (int i = 0; i < V; i++) s[i] = q[i] = shift[i] = 0;
     if (c < m.c) {
         load<V>(m.z[k] + c, shift);
-        const T *z = m.z[k] + (size_t)sample * m.rows * (size_t)m.pitch + c;
+        const T *z = m.z[k] + (size_t)sample * m.rows * (size_t)m.pitch[k] + c;
         for (unsigned r = begin + (unsigned)row; r < end; r += slab<V>::rows) {
             float v[V];
-            load<V>(z + (size_t)r * (size_t)m.pitch, v);
+            load<V>(z + (size_t)r * (size_t)m.pitch[k], v);
 #pragma unroll
             for (int i = 0; i < V; i++) {
                 const float d = v[i] - shift[i];
@@ -82,18 +84,41 @@ __global__ void __launch_bounds__(PD_THREADS) sums(maps<T> m, int chunks, float 
     }
 }
 
-template <class T>
-__global__ void totals(maps<T> m, unsigned pieces, const float *__restrict__ partial, bool shifted,
-                       double *__restrict__ out)
+/* Pieces are summed by blocks of 32 columns and 8 rows of threads; a row takes every eighth piece. */
+#define COLUMNS 32
+#define ROWS (PD_THREADS / COLUMNS)
+
+/* The sum of the piece sums of column i, for the threads of row 0. All threads of a block come here, and i >= width has
+ * nothing. A barrier lies between two calls with the same memory. */
+__device__ double sum_pieces(const float *__restrict__ partial, unsigned pieces, size_t step, int i, int width,
+                             double (&shared)[ROWS][COLUMNS])
 {
-    const int i = (int)first_item(), k = (int)blockIdx.y;
-    if (i >= m.c) return;
-    double s = 0, q = 0;
-    for (unsigned u = 0; u < pieces; u++) {
-        const float *p = partial + ((size_t)k * pieces + u) * 2 * (size_t)m.c;
-        s += (double)p[i];
-        q += (double)p[m.c + i];
-    }
+    const unsigned lane = threadIdx.x % COLUMNS, row = threadIdx.x / COLUMNS;
+    double sum = 0;
+    if (i < width)
+        for (unsigned u = row; u < pieces; u += ROWS) sum += (double)partial[u * step + (size_t)i];
+    shared[row][lane] = sum;
+    __syncthreads();
+    for (unsigned r = 1; row == 0 && r < ROWS; r++) sum += shared[r][lane];
+    return sum;
+}
+
+__device__ __forceinline__ int column_of_block()
+{
+    return (int)(blockIdx.x * COLUMNS + threadIdx.x % COLUMNS);
+}
+
+/* grid (columns, branches) */
+template <class T>
+__global__ void __launch_bounds__(PD_THREADS)
+    totals(maps<T> m, unsigned pieces, const float *__restrict__ partial, bool shifted, double *__restrict__ out)
+{
+    __shared__ double shared[2][ROWS][COLUMNS];
+    const int i = column_of_block(), k = (int)blockIdx.y;
+    const float *p = partial + (size_t)k * pieces * 2 * (size_t)m.c;
+    double s = sum_pieces(p, pieces, 2 * (size_t)m.c, i, m.c, shared[0]);
+    double q = sum_pieces(p + m.c, pieces, 2 * (size_t)m.c, i, m.c, shared[1]);
+    if (threadIdx.x >= COLUMNS || i >= m.c) return;
     if (!shifted) {
         const double back = (double)to_float(m.z[k][i]), n = (double)m.samples * (double)m.rows;
         q += 2 * back * s + n * back * back;
@@ -101,6 +126,14 @@ __global__ void totals(maps<T> m, unsigned pieces, const float *__restrict__ par
     }
     out[(size_t)k * 2 * (size_t)m.c + (size_t)i] = s;
     out[((size_t)k * 2 + 1) * (size_t)m.c + (size_t)i] = q;
+}
+
+__global__ void given_totals(int c, pd_bn_given_sums given, double *__restrict__ out)
+{
+    const int i = (int)first_item(), k = (int)blockIdx.y;
+    if (i >= c || !given.sum[k]) return;
+    out[(size_t)k * 2 * (size_t)c + (size_t)i] = (double)given.sum[k][i];
+    out[((size_t)k * 2 + 1) * (size_t)c + (size_t)i] = (double)given.square[k][i];
 }
 
 template <class T>
@@ -158,7 +191,7 @@ __global__ void __launch_bounds__(PD_THREADS)
         for (int k = 0; k < B; k++) {
             if (k >= m.branches) break;
             float z[V], a[V], b[V];
-            load<V>(m.z[k] + pixel * (size_t)m.pitch + c, z);
+            load<V>(m.z[k] + pixel * (size_t)m.pitch[k] + c, z);
             load<V>(ab + (size_t)k * 2 * (size_t)m.c + c, a);
             load<V>(ab + ((size_t)k * 2 + 1) * (size_t)m.c + c, b);
             const float w = gate ? gate[m.column[k]] : 1.f;
@@ -210,7 +243,7 @@ __global__ void __launch_bounds__(PD_THREADS)
 #pragma unroll
             for (int k = 0; k < B; k++) {
                 if (k >= m.branches) break;
-                load<V>(m.z[k] + pixel * (size_t)m.pitch + c, v);
+                load<V>(m.z[k] + pixel * (size_t)m.pitch[k] + c, v);
 #pragma unroll
                 for (int i = 0; i < V; i++) acc[k][i] += g[i] * (v[i] - mean[k][i]);
             }
@@ -226,16 +259,15 @@ __global__ void __launch_bounds__(PD_THREADS)
     }
 }
 
-__global__ void grad_totals(unsigned samples, int chunks, int width, const float *__restrict__ partial,
-                            float *__restrict__ total)
+/* grid (columns, samples) */
+__global__ void __launch_bounds__(PD_THREADS)
+    grad_totals(int chunks, int width, const float *__restrict__ partial, float *__restrict__ total)
 {
-    const size_t items = (size_t)samples * (size_t)width;
-    for (size_t item = first_item(); item < items; item += item_step()) {
-        const float *p = partial + item / (unsigned)width * (size_t)chunks * (size_t)width + item % (unsigned)width;
-        double sum = 0;
-        for (int u = 0; u < chunks; u++) sum += (double)p[(size_t)u * (size_t)width];
-        total[item] = (float)sum;
-    }
+    __shared__ double shared[ROWS][COLUMNS];
+    const int i = column_of_block();
+    const size_t sample = blockIdx.y, w = (size_t)width;
+    const double sum = sum_pieces(partial + sample * (size_t)chunks * w, (unsigned)chunks, w, i, width, shared);
+    if (threadIdx.x < COLUMNS && i < width) total[sample * w + (size_t)i] = (float)sum;
 }
 
 template <class T>
@@ -332,13 +364,13 @@ __global__ void __launch_bounds__(PD_THREADS)
             if (!m.dz[k]) continue;
             float p[V], q[V], r[V];
             const float *from = pqr + (size_t)k * 3 * (size_t)m.c + c, w = gate ? gate[m.column[k]] : 1.f;
-            load<V>(m.z[k] + pixel * (size_t)m.pitch + c, v);
+            load<V>(m.z[k] + pixel * (size_t)m.pitch[k] + c, v);
             load<V>(from, p);
             load<V>(from + m.c, q);
             load<V>(from + 2 * m.c, r);
 #pragma unroll
             for (int i = 0; i < V; i++) v[i] = pd_bn_dz(p[i] * w, g[i], q[i], v[i], r[i]);
-            store<V>(m.dz[k] + pixel * (size_t)m.dz_pitch + c, v);
+            store<V>(m.dz[k] + pixel * (size_t)m.pitch[k] + c, v);
         }
     }
 }
@@ -362,6 +394,11 @@ __global__ void set_count(double *count, double value)
 dim3 channels(int c, int branches)
 {
     return dim3((unsigned)((c + PD_THREADS - 1) / PD_THREADS), (unsigned)branches);
+}
+
+dim3 columns(int width, unsigned y)
+{
+    return dim3((unsigned)((width + COLUMNS - 1) / COLUMNS), y);
 }
 
 /* The instance: f(vector width, most branches). */
@@ -399,9 +436,14 @@ int pd_bn_totals(const pd_bn_maps *m, int chunks, const float *partial, bool shi
 {
     return by_store(m->store, [&](auto t) {
         using T = decltype(t);
-        return launch(totals<T>, channels(m->c, m->branches), dim3(PD_THREADS), stream, typed<T>(m),
-                      (unsigned)(m->samples * chunks), partial, shifted, out);
+        return launch_sync(totals<T>, columns(m->c, (unsigned)m->branches), dim3(PD_THREADS), stream, typed<T>(m),
+                           (unsigned)(m->samples * chunks), partial, shifted, out);
     });
+}
+
+int pd_bn_given(const pd_bn_maps *m, const pd_bn_given_sums *given, double *out, cudaStream_t stream)
+{
+    return launch(given_totals, channels(m->c, m->branches), dim3(PD_THREADS), stream, m->c, *given, out);
 }
 
 int pd_bn_finish(const pd_bn_maps *m, const pd_bn_vectors *v, const double *s, const double *count, bool shifted,
@@ -453,8 +495,8 @@ int pd_bn_grad_sums(const pd_bn_maps *m, int chunks, const void *dy, const void 
 int pd_bn_grad_totals(const pd_bn_maps *m, int chunks, const float *partial, float *total, cudaStream_t stream)
 {
     const int width = (1 + m->branches) * m->c;
-    return launch(grad_totals, blocks_for((size_t)m->samples * (size_t)width), dim3(PD_THREADS), stream,
-                  (unsigned)m->samples, chunks, width, partial, total);
+    return launch_sync(grad_totals, columns(width, (unsigned)m->samples), dim3(PD_THREADS), stream, chunks, width,
+                       partial, total);
 }
 
 int pd_bn_grad_finish(const pd_bn_maps *m, const pd_bn_vectors *v, const float *mean_rstd, const float *total,

@@ -9,10 +9,10 @@
 extern "C" {
 #endif
 
-/* The branches' maps: pixel i of branch k at z[k] + i * pitch elements, c channels. Without a gate all samples are one.
- */
+/* The branches' maps: pixel i of branch k at z[k] + i * pitch[k] elements, c channels; dz lies as z does. Without a gate
+ * all samples are one. */
 typedef struct pd_bn_maps {
-    int branches, c, pitch, dz_pitch;
+    int branches, c, pitch[PD_MAX_BRANCHES];
     long samples, rows; /* rows: pixels of a sample */
     pd_store store;     /* of z, dz, y, residual and their gradients */
     const void *z[PD_MAX_BRANCHES];
@@ -37,6 +37,12 @@ int pd_bn_sums(const pd_bn_maps *m, int chunks, float *partial, cudaStream_t str
 /* sums (branches, 2, c) in double from the partial ones. shifted false: of z and its square themselves. */
 int pd_bn_totals(const pd_bn_maps *m, int chunks, const float *partial, bool shifted, double *sums,
                  cudaStream_t stream);
+/* Sums that came with the branches' maps, (c) each; NULL: they did not. */
+typedef struct pd_bn_given_sums {
+    const float *sum[PD_MAX_BRANCHES], *square[PD_MAX_BRANCHES];
+} pd_bn_given_sums;
+/* The rows of sums (branches, 2, c) whose sums are given; the others stay. */
+int pd_bn_given(const pd_bn_maps *m, const pd_bn_given_sums *given, double *sums, cudaStream_t stream);
 /* mean, rstd (branches, 2, c) and the running statistics from sums over count pixels. */
 int pd_bn_finish(const pd_bn_maps *m, const pd_bn_vectors *v, const double *sums, const double *count, bool shifted,
                  float eps, float momentum, float *mean_rstd, cudaStream_t stream);

@@ -32,6 +32,7 @@ static pd_status conv_plan(pd_node *node, pd_device *device, pd_err *err)
                                         .relu = a->relu,
                                         .x_pitch = node->in[X]->pitch,
                                         .constant = node->in[W]->constant,
+                                        .sums = node->backward && pd_convolution_feeds_norm(node),
                                         .dx = node->backward && pd_wants_grad(node, X),
                                         .dw = node->backward && pd_wants_grad(node, W)};
     pd_convolution *c = calloc(1, sizeof *c);
@@ -53,6 +54,7 @@ static pd_status conv_plan(pd_node *node, pd_device *device, pd_err *err)
 static pd_status conv_fwd(pd_node *node, const pd_run *run, pd_err *err)
 {
     const float *w = node->in[W]->data;
+    pd_convolution_sums(node->state, node->saved, node->out); /* in place when forward is done */
     return pd_convolution_fwd(node->state, node->in[X]->data, &w, node->in[BIAS] ? node->in[BIAS]->data : NULL,
                               node->in[RESIDUAL] ? node->in[RESIDUAL]->data : NULL, node->out[0]->data,
                               node->out[0]->shape.dim[3], run->constants, node->saved, node->scratch, err);

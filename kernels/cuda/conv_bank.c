@@ -1,5 +1,6 @@
-/* The branches of a ParaDise layer: one dense convolution in which all branches' kernels are embedded, its outputs side
- * by side, or one convolution a branch: what the library's timings say of the shape. */
+/* The branches of a ParaDise layer: runs of neighbouring branches, each one convolution. Several branches in one are a
+ * dense convolution in which their kernels are embedded, its outputs side by side. Which runs: what the library's timings
+ * say of the shape. */
 #include "kernels/conv_bank_node.h"
 #include "kernels/cuda/convolution.h"
 #include "kernels/cuda/ops.h"
@@ -8,8 +9,8 @@
 #include <string.h>
 
 typedef struct bank_state {
-    bool joined;
-    int count; /* convolutions: 1 if joined */
+    int count;                  /* convolutions */
+    int begin[PD_MAX_BANK + 1]; /* convolution i: the branches from begin[i] to begin[i + 1] */
     pd_convolution conv[PD_MAX_BANK];
     size_t kept_at[PD_MAX_BANK];
 } bank_state;
@@ -40,70 +41,83 @@ static bool outputs_may_join(const pd_node *node)
     return true;
 }
 
-/* All branches as one convolution with the largest window; 0 parts: their windows have no common middle. */
-static int joined_shape(const pd_node *node, pd_conv_shape *whole, pd_conv_shape *part)
+/* Can this kernel lie in the middle of a larger one? */
+static bool centred(const pd_conv_shape *s)
+{
+    return s->kh % 2 == 1 && s->kw % 2 == 1 && s->pad_h == s->kh / 2 && s->pad_w == s->kw / 2;
+}
+
+/* The divisions of the branches into runs; bit k: branch k is in the run of branch k - 1. */
+#define DIVISIONS 4
+
+static void divisions(const pd_node *node, unsigned out[DIVISIONS])
 {
     const bank_args *a = node->args;
-    *whole = shape_of(node, 0);
-    for (int j = 0; j < a->count; j++) {
-        part[j] = shape_of(node, j);
-        if (part[j].kh > whole->kh) whole->kh = part[j].kh;
-        if (part[j].kw > whole->kw) whole->kw = part[j].kw;
-        if (part[j].stride != whole->stride) return 0;
+    unsigned all = 0, dense = 0, alike = 0;
+    bool may = outputs_may_join(node) && node->in[X]->shape.dim[3] % 8 == 0;
+    for (int j = 0; j < a->count; j++) may = may && node->out[j]->shape.dim[3] % 8 == 0;
+    for (int j = 1; j < a->count && may; j++) {
+        const pd_conv_shape p = shape_of(node, j - 1), q = shape_of(node, j);
+        if (!centred(&p) || !centred(&q) || p.stride != q.stride) continue;
+        all |= 1u << j;
+        if (p.groups != 1 || q.groups != 1) continue;
+        dense |= 1u << j;
+        if (p.kh == q.kh && p.kw == q.kw) alike |= 1u << j;
     }
-    whole->pad_h = whole->kh / 2;
-    whole->pad_w = whole->kw / 2;
-    whole->groups = 1;
-    whole->k *= a->count;
-    for (int j = 0; j < a->count; j++)
-        if (part[j].kh % 2 != 1 || part[j].kw % 2 != 1 || part[j].pad_h != part[j].kh / 2 ||
-            part[j].pad_w != part[j].kw / 2)
-            return 0;
-    return whole->c % 8 || whole->k % 8 ? 0 : a->count;
+    out[0] = all;
+    out[1] = dense;
+    out[2] = alike;
+    out[3] = 0;
 }
 
-static double ms_of(const pd_convolution *c)
+/* The branches from `begin` to `end` as one convolution with the largest window. */
+static pd_conv_shape run_shape(const pd_node *node, int begin, int end, pd_conv_shape *part)
 {
-    return pd_gconv_ms(c->fwd) + pd_gconv_ms(c->data) + pd_gconv_ms(c->weights);
+    pd_conv_shape whole = shape_of(node, begin);
+    part[0] = whole;
+    if (end == begin + 1) return whole;
+    for (int j = begin + 1; j < end; j++) {
+        const pd_conv_shape p = part[j - begin] = shape_of(node, j);
+        if (p.kh > whole.kh) whole.kh = p.kh;
+        if (p.kw > whole.kw) whole.kw = p.kw;
+        whole.k += p.k;
+    }
+    whole.pad_h = whole.kh / 2;
+    whole.pad_w = whole.kw / 2;
+    whole.groups = 1;
+    return whole;
 }
 
-/* Grouped branches of our own are bound by memory: three passes of the input and the output at some 2 TB/s. */
-static double own_ms(const pd_convolution *c)
+static pd_status plan_run(pd_convolution *out, pd_node *node, pd_cuda *device, int begin, int end, pd_err *err)
 {
-    const pd_conv_shape *s = &c->shape;
-    const double in = (double)s->n * s->h * s->w * s->c, out = (double)s->n * s->oh * s->ow * s->k;
-    return 3 * (in + out) * (double)pd_store_bytes(c->store) / 2e9;
-}
-
-static pd_status plan_joined(pd_node *node, pd_cuda *device, bank_state *s, pd_err *err)
-{
-    pd_conv_shape whole, part[PD_MAX_BANK];
-    const bank_args *a = node->args;
-    pd_convolution_wants wants = {.joined = true, .dx = node->backward && pd_wants_grad(node, X), .constant = true};
-    if (device->bank == PD_BANK_APART || a->count < 2 || !outputs_may_join(node)) return PD_OK;
-    if (!joined_shape(node, &whole, part)) return PD_OK;
-    for (int j = 0; j < a->count; j++) {
+    pd_conv_shape part[PD_MAX_BANK];
+    const pd_conv_shape whole = run_shape(node, begin, end, part);
+    pd_convolution_wants wants = {.joined = end > begin + 1,
+                                  .sums = node->backward && pd_convolution_feeds_norm(node),
+                                  .dx = node->backward && pd_wants_grad(node, X),
+                                  .constant = true};
+    for (int j = begin; j < end; j++) {
         wants.dw = wants.dw || (node->backward && pd_wants_grad(node, W + j));
         wants.constant = wants.constant && node->in[W + j]->constant;
     }
-    PD_TRY(pd_convolution_plan(&s->conv[0], device, &whole, a->count, part, node->out[0]->store, node->in[X]->store,
-                               wants, err));
-    s->joined = true;
-    s->count = 1;
-    return PD_OK;
+    return pd_convolution_plan(out, device, &whole, end - begin, part, node->out[begin]->store, node->in[X]->store,
+                               wants, err);
 }
 
-static pd_status plan_apart(pd_node *node, pd_cuda *device, bank_state *s, pd_err *err)
+/* *ms: of forward and backward, with the passes that add the input's gradients of all runs. */
+static pd_status plan_division(bank_state *s, double *ms, pd_node *node, pd_cuda *device, unsigned joined, pd_err *err)
 {
     const bank_args *a = node->args;
-    for (int j = 0; j < a->count; j++) {
-        const pd_conv_shape shape = shape_of(node, j);
-        const pd_convolution_wants wants = {.constant = node->in[W + j]->constant,
-                                            .dx = node->backward && pd_wants_grad(node, X),
-                                            .dw = node->backward && pd_wants_grad(node, W + j)};
-        PD_TRY(pd_convolution_plan(&s->conv[j], device, &shape, 1, &shape, node->out[0]->store, node->in[X]->store,
-                                   wants, err));
-        s->count = j + 1;
+    const int *x = node->in[X]->shape.dim;
+    const double input = (double)x[0] * x[1] * x[2] * x[3] * (double)pd_store_bytes(node->in[X]->store);
+    *ms = 0;
+    *s = (bank_state){0};
+    for (int begin = 0, end; begin < a->count; begin = end) {
+        for (end = begin + 1; end < a->count && joined >> end & 1; end++) {}
+        PD_TRY(plan_run(&s->conv[s->count], node, device, begin, end, err));
+        *ms += pd_convolution_ms(&s->conv[s->count]);
+        if (s->count && node->backward && pd_wants_grad(node, X)) *ms += 3 * input / PD_BYTES_PER_MS;
+        s->begin[++s->count] = end;
     }
     return PD_OK;
 }
@@ -115,24 +129,28 @@ static size_t larger(size_t a, size_t b)
 
 static pd_status bank_plan(pd_node *node, pd_device *d, pd_err *err)
 {
-    pd_cuda *device = pd_cuda_of(d);
+    unsigned joined[DIVISIONS];
+    double least = 0;
     bank_state *s = calloc(1, sizeof *s);
     if (!s) return PD_FAIL(err, PD_ENOMEM, "out of memory for a bank of convolutions");
     node->state = s;
-    PD_TRY(plan_joined(node, device, s, err));
-    if (!s->joined || device->bank == PD_BANK_TIMED) {
-        bank_state apart = {0};
-        PD_TRY(plan_apart(node, device, &apart, err));
-        double ms = 0;
-        for (int j = 0; j < apart.count; j++) ms += apart.conv[j].own ? own_ms(&apart.conv[j]) : ms_of(&apart.conv[j]);
-        if (!s->joined || ms < ms_of(&s->conv[0])) *s = apart;
+    divisions(node, joined);
+    for (int i = 0; i < DIVISIONS; i++) {
+        bank_state other;
+        double ms;
+        if (d->way && i + 1 != (d->way < DIVISIONS ? d->way : DIVISIONS)) continue;
+        if (i && !d->way && joined[i] == joined[i - 1]) continue;
+        PD_TRY(plan_division(&other, &ms, node, pd_cuda_of(d), joined[i], err));
+        if (s->count && ms >= least) continue;
+        *s = other; /* what the plans of the others took belongs to the library */
+        least = ms;
+        node->joined = joined[i];
     }
-    node->join_outputs = s->joined;
-    for (int j = 0; j < s->count; j++) {
-        s->kept_at[j] = node->saved_bytes;
-        node->saved_bytes += pd_convolution_kept(&s->conv[j]);
-        node->scratch_fwd = larger(node->scratch_fwd, pd_convolution_scratch_fwd(&s->conv[j]));
-        node->scratch_bwd = larger(node->scratch_bwd, pd_convolution_scratch_bwd(&s->conv[j]));
+    for (int i = 0; i < s->count; i++) {
+        s->kept_at[i] = node->saved_bytes;
+        node->saved_bytes += pd_convolution_kept(&s->conv[i]);
+        node->scratch_fwd = larger(node->scratch_fwd, pd_convolution_scratch_fwd(&s->conv[i]));
+        node->scratch_bwd = larger(node->scratch_bwd, pd_convolution_scratch_bwd(&s->conv[i]));
     }
     return PD_OK;
 }
@@ -143,10 +161,12 @@ static pd_status bank_fwd(pd_node *node, const pd_run *run, pd_err *err)
     const bank_args *a = node->args;
     const float *w[PD_MAX_BANK];
     for (int j = 0; j < a->count; j++) w[j] = node->in[W + j]->data;
-    for (int j = 0; j < s->count; j++) {
-        const int pitch = s->joined ? node->out[0]->pitch : node->out[j]->shape.dim[3];
-        PD_TRY(pd_convolution_fwd(&s->conv[j], node->in[X]->data, w + j, NULL, NULL, node->out[j]->data, pitch,
-                                  run->constants, (char *)node->saved + s->kept_at[j], node->scratch, err));
+    for (int i = 0; i < s->count; i++) {
+        const int j = s->begin[i];
+        char *kept = (char *)node->saved + s->kept_at[i];
+        PD_TRY(pd_convolution_fwd(&s->conv[i], node->in[X]->data, w + j, NULL, NULL, node->out[j]->data,
+                                  node->out[j]->pitch, run->constants, kept, node->scratch, err));
+        pd_convolution_sums(&s->conv[i], kept, node->out + j);
     }
     return PD_OK;
 }
@@ -163,18 +183,18 @@ static pd_status bank_bwd(pd_node *node, const pd_run *run, pd_err *err)
         dw[j] = pd_wants_grad(node, W + j) ? node->in[W + j]->grad : NULL;
         add_w[j] = dw[j] && pd_adds_grad(node, W + j, run);
     }
-    for (int j = 0; j < s->count; j++) {
-        const int pitch = s->joined ? node->out[0]->pitch : node->out[j]->shape.dim[3];
-        void *kept = (char *)node->saved + s->kept_at[j];
+    for (int i = 0; i < s->count; i++) {
+        const int j = s->begin[i], pitch = node->out[j]->pitch;
+        void *kept = (char *)node->saved + s->kept_at[i];
         const float *dy = node->out[j]->grad;
         bool any = false;
-        for (int i = j; i < (s->joined ? a->count : j + 1); i++) any = any || dw[i];
+        for (int k = j; k < s->begin[i + 1]; k++) any = any || dw[k];
         if (pd_wants_grad(node, X))
-            PD_TRY(pd_convolution_bwd_data(&s->conv[j], w + j, dy, pitch, node->in[X]->grad, add, kept, node->scratch,
+            PD_TRY(pd_convolution_bwd_data(&s->conv[i], w + j, dy, pitch, node->in[X]->grad, add, kept, node->scratch,
                                            err));
         add = true;
         if (any)
-            PD_TRY(pd_convolution_bwd_weights(&s->conv[j], node->in[X]->data, dy, pitch, dw + j, add_w + j, kept,
+            PD_TRY(pd_convolution_bwd_weights(&s->conv[i], node->in[X]->data, dy, pitch, dw + j, add_w + j, kept,
                                               node->scratch, err));
     }
     return PD_OK;

@@ -21,6 +21,33 @@ static size_t pixels_out(const pd_convolution *c)
 
 /* ---- planning ---- */
 
+static double output_ms(const pd_convolution *c)
+{
+    return (double)pixels_out(c) * c->shape.k * (double)pd_store_bytes(c->store) / PD_BYTES_PER_MS;
+}
+
+bool pd_convolution_feeds_norm(const pd_node *node)
+{
+    for (const pd_node *n = node->next; n; n = n->next)
+        for (int i = 0; i < n->n_in; i++)
+            if (n->in[i] && n->in[i]->node == node && n->op->stateful && strncmp(n->op->name, "bn_sum", 6) == 0)
+                return true;
+    return false;
+}
+
+/* Forward with sums, if the library has that and it is worth it. */
+static pd_status plan_sums(pd_convolution *c, const pd_gconv_desc *plain, pd_err *err)
+{
+    pd_gconv_desc d = *plain;
+    const pd_gconv *with = NULL;
+    d.sums = true;
+    PD_TRY(pd_gconv_plan(&with, c->device, &d, err));
+    if (!with || pd_gconv_ms(with) > pd_gconv_ms(c->fwd) + output_ms(c)) return PD_OK;
+    c->fwd = with;
+    c->sums = true;
+    return PD_OK;
+}
+
 static pd_status library_plans(pd_convolution *c, pd_convolution_wants wants, pd_err *err)
 {
     pd_gconv_desc d = {
@@ -34,6 +61,7 @@ static pd_status library_plans(pd_convolution *c, pd_convolution_wants wants, pd
         PD_TRY(pd_gconv_plan(&c->fused, c->device, &f, err));
     }
     if (!c->fused) PD_TRY(pd_gconv_plan(&c->fwd, c->device, &d, err));
+    if (wants.sums && c->fwd && c->store != PD_STORE_32 && !c->pack_y) PD_TRY(plan_sums(c, &d, err));
     d.kind = PD_GCONV_DATA;
     if (wants.dx) PD_TRY(pd_gconv_plan(&c->data, c->device, &d, err));
     d.kind = PD_GCONV_WEIGHTS;
@@ -48,6 +76,7 @@ static void sizes(pd_convolution *c, pd_convolution_wants wants)
     const size_t w = pd_align_up((size_t)p->k * (size_t)p->kh * (size_t)p->kw * (size_t)(p->c / p->groups) * e);
     const size_t x = pd_align_up(pixels_in(c) * (size_t)p->c * e), y = pd_align_up(pixels_out(c) * (size_t)p->k * e);
     c->w_bytes = c->pack_w ? w : 0;
+    c->sums_bytes = c->sums ? pd_align_up(2 * (size_t)p->k * sizeof(float)) : 0;
     c->x_bytes = c->pack_x ? x : 0;
     c->bias_bytes = c->fused && wants.bias ? pd_align_up((size_t)p->k * e) : 0;
     c->y_bytes = c->pack_y ? y : 0;
@@ -119,9 +148,17 @@ void pd_convolution_free(pd_convolution *c)
     c->constant_w = NULL;
 }
 
+double pd_convolution_ms(const pd_convolution *c)
+{
+    const double input = (double)pixels_in(c) * c->shape.c * (double)pd_store_bytes(c->store) / PD_BYTES_PER_MS;
+    const double norm = c->sums ? 0 : output_ms(c);
+    if (c->own) return 3 * (input + output_ms(c)) + norm; /* bound by memory: each of the three reads or writes both */
+    return pd_gconv_ms(c->fwd) + pd_gconv_ms(c->fused) + pd_gconv_ms(c->data) + pd_gconv_ms(c->weights) + norm;
+}
+
 size_t pd_convolution_kept(const pd_convolution *c)
 {
-    return (c->constant ? 0 : c->w_bytes) + c->x_bytes;
+    return (c->constant ? 0 : c->w_bytes) + c->x_bytes + c->sums_bytes;
 }
 
 static size_t larger(size_t a, size_t b)
@@ -169,9 +206,15 @@ static pd_status library_weights(pd_convolution *c, const float *const *w, bool 
     return pack_weights(c, w, *out, err);
 }
 
-static void *kept_x(const pd_convolution *c, void *kept)
+static void *kept_x(const pd_convolution *c, const void *kept)
 {
-    return (char *)kept + (c->constant ? 0 : c->w_bytes);
+    return (char *)(uintptr_t)kept + (c->constant ? 0 : c->w_bytes);
+}
+
+/* Sums of the output's channels, then of their squares. */
+static float *kept_sums(const pd_convolution *c, const void *kept)
+{
+    return (float *)(void *)((char *)kept_x(c, kept) + c->x_bytes);
 }
 
 static void *kept_w(const pd_convolution *c, const float *const *w, void *kept)
@@ -207,15 +250,34 @@ pd_status pd_convolution_fwd(pd_convolution *c, const void *x, const float *cons
             const pd_map from = pd_map_of(bias, PD_STORE_32, 1, s->k, s->k);
             PD_CUDA_TRY(pd_map_copy(&to, &from, false, stream), err);
         }
-        return pd_gconv_run(c->device, c->fused, lx, lw, y, residual, small_bias, workspace, err);
+        const pd_gconv_memory m = {
+            .x = lx, .w = lw, .y = y, .residual = residual, .bias = small_bias, .workspace = workspace};
+        return pd_gconv_run(c->device, c->fused, &m, err);
     }
-    PD_TRY(pd_gconv_run(c->device, c->fwd, lx, lw, c->pack_y ? padded_y : y, NULL, NULL, workspace, err));
+    float *sum = kept_sums(c, kept);
+    const pd_gconv_memory m = {.x = lx,
+                               .w = lw,
+                               .y = c->pack_y ? padded_y : y,
+                               .sum = sum,
+                               .square = sum + p->k,
+                               .workspace = workspace};
+    PD_TRY(pd_gconv_run(c->device, c->fwd, &m, err));
     if (c->pack_y) {
         const pd_map from = pd_map_of(padded_y, c->store, pixels_out(c), s->k, p->k);
         PD_CUDA_TRY(pd_map_copy(&out, &from, false, stream), err);
     }
     if (bias || residual || c->relu) PD_CUDA_TRY(pd_map_finish(&out, residual, bias, c->relu, stream), err);
     return PD_OK;
+}
+
+void pd_convolution_sums(const pd_convolution *c, const void *kept, pd_value *const *y)
+{
+    const float *sum = kept_sums(c, kept);
+    for (int i = 0; c->sums && i < c->parts; i++) {
+        y[i]->sum = sum;
+        y[i]->square = sum + c->padded.k;
+        sum += c->part[i].k;
+    }
 }
 
 /* ---- backward ---- */
@@ -247,8 +309,9 @@ pd_status pd_convolution_bwd_data(const pd_convolution *c, const float *const *w
     char *padded_dx = (char *)scratch + c->dy_bytes;
     char *workspace = padded_dx + larger(c->dx_bytes, c->dw_bytes) + c->sum_bytes;
     const bool apart = add || p->c != s->c || c->x_store != c->store;
-    PD_TRY(
-        pd_gconv_run(c->device, c->data, apart ? padded_dx : dx, kept_w(c, w, kept), ldy, NULL, NULL, workspace, err));
+    const pd_gconv_memory m = {
+        .x = apart ? padded_dx : dx, .w = kept_w(c, w, kept), .y = ldy, .workspace = workspace};
+    PD_TRY(pd_gconv_run(c->device, c->data, &m, err));
     if (!apart) return PD_OK;
     const pd_map to = pd_map_of(dx, c->x_store, pixels_in(c), s->c, s->c);
     const pd_map from = pd_map_of(padded_dx, c->store, pixels_in(c), s->c, p->c);
@@ -270,7 +333,8 @@ pd_status pd_convolution_bwd_weights(const pd_convolution *c, const void *x, con
     char *whole = (char *)scratch + c->dy_bytes;
     char *workspace = whole + larger(c->dx_bytes, c->dw_bytes) + c->sum_bytes;
     const bool apart = c->pack_w || add[0];
-    PD_TRY(pd_gconv_run(c->device, c->weights, lx, apart ? (void *)whole : dw[0], ldy, NULL, NULL, workspace, err));
+    const pd_gconv_memory m = {.x = lx, .w = apart ? (void *)whole : dw[0], .y = ldy, .workspace = workspace};
+    PD_TRY(pd_gconv_run(c->device, c->weights, &m, err));
     if (!apart) return PD_OK;
     for (int i = 0; i < c->parts; i++) {
         const pd_embedding *e = &c->part[i];

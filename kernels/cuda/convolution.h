@@ -23,10 +23,11 @@ typedef struct pd_convolution {
     bool own;                    /* by grouped.cu */
     bool pack_x, pack_y, pack_w; /* the library gets copies */
     bool bias, residual, relu, constant;
+    bool sums; /* made with the output */
     int parts;
     pd_embedding part[PD_MAX_BRANCHES];
-    const pd_gconv *fwd, *fused, *data, *weights;   /* NULL: not asked for, or not offered */
-    size_t w_bytes, x_bytes;                        /* kept */
+    const pd_gconv *fwd, *fused, *data, *weights; /* NULL: not asked for, or not offered; fwd with sums if .sums */
+    size_t w_bytes, x_bytes, sums_bytes;            /* kept */
     size_t bias_bytes, y_bytes;                     /* scratch of forward */
     size_t dy_bytes, dx_bytes, dw_bytes, sum_bytes; /* scratch of backward */
     void *constant_w;                               /* the packed kernel of constant weights; made in the first run */
@@ -36,6 +37,7 @@ typedef struct pd_convolution_wants {
     bool bias, residual, relu;
     bool constant; /* the weights are the same in every run */
     bool dx, dw;
+    bool sums;   /* of the output's channels and their squares, where that costs less than a pass over it */
     int x_pitch; /* of the input, 0 behind its channels; 0: it has its channels only */
     bool joined; /* parts of any window and grouping in one dense convolution with the largest window */
 } pd_convolution_wants;
@@ -46,6 +48,15 @@ pd_status pd_convolution_plan(pd_convolution *out, pd_cuda *device, const pd_con
                               pd_err *err);
 void pd_convolution_free(pd_convolution *c);
 
+/* Weighs passes over maps, which are not timed, against what is: five sixths of an H100's bandwidth. */
+#define PD_BYTES_PER_MS 2.5e9
+
+/* Milliseconds of forward and backward as timed, and by their bytes what was not: our own kernels and, where the output
+ * feeds a norm and comes without sums, the pass that makes them. */
+double pd_convolution_ms(const pd_convolution *c);
+/* Is the output, or one of these outputs side by side, normalised by its own statistics? Then its sums are wanted. */
+bool pd_convolution_feeds_norm(const pd_node *node);
+
 size_t pd_convolution_kept(const pd_convolution *c);
 size_t pd_convolution_scratch_fwd(const pd_convolution *c);
 size_t pd_convolution_scratch_bwd(const pd_convolution *c);
@@ -54,6 +65,8 @@ size_t pd_convolution_scratch_bwd(const pd_convolution *c);
 pd_status pd_convolution_fwd(pd_convolution *c, const void *x, const float *const *w, const float *bias,
                              const void *residual, void *y, int y_pitch, bool constants_changed, void *kept,
                              void *scratch, pd_err *err);
+/* Gives the outputs, parts of `c` in their order, the sums that forward made; none where it made none. */
+void pd_convolution_sums(const pd_convolution *c, const void *kept, pd_value *const *y);
 pd_status pd_convolution_bwd_data(const pd_convolution *c, const float *const *w, const void *dy, int dy_pitch,
                                   void *dx, bool add, void *kept, void *scratch, pd_err *err);
 /* dw[i] NULL: not wanted. */

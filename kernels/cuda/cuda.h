@@ -44,11 +44,6 @@ typedef struct pd_cuda {
     pd_step_state *step;
     void *update; /* memory of the optimiser's kernels (update.c) */
     size_t update_bytes;
-    enum {
-        PD_BANK_TIMED,
-        PD_BANK_JOINED,
-        PD_BANK_APART
-    } bank; /* how a bank of convolutions is computed (conv_bank.c) */
     pd_gconv_library *conv;
     pd_gemm_library *gemm;
     void *tuning; /* memory in which candidates are timed while plans are made */

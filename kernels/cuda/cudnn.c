@@ -18,7 +18,7 @@ struct pd_gconv {
     char key[160];
     pd_gconv_desc desc;
     pd_graph graph;
-    int64_t x, w, y, residual, bias; /* unique ids; 0: none */
+    int64_t x, w, y, residual, bias, sum, square; /* unique ids; 0: none */
     pd_desc plan;                    /* NULL: cuDNN has none */
     int64_t workspace;
     double ms;
@@ -117,10 +117,10 @@ static void describe(char *key, size_t size, const pd_gconv_desc *d)
 {
     static const char *const kind[] = {"fwd", "dgrad", "wgrad"}, *const store[] = {"f32", "f16", "bf16"};
     const pd_conv_shape *s = &d->shape;
-    snprintf(key, size, "%s %s%s x%d,%d,%d,%d k%d,%d,%d s%d p%d,%d g%d y%d,%d%s%s%s", kind[d->kind], store[d->store],
+    snprintf(key, size, "%s %s%s x%d,%d,%d,%d k%d,%d,%d s%d p%d,%d g%d y%d,%d%s%s%s%s", kind[d->kind], store[d->store],
              d->store == PD_STORE_32 && d->tf32 ? "(tf32)" : "", s->n, s->h, s->w, s->c, s->k, s->kh, s->kw, s->stride,
              s->pad_h, s->pad_w, s->groups, s->oh, s->ow, d->residual ? " +residual" : "", d->bias ? " +bias" : "",
-             d->relu ? " relu" : "");
+             d->relu ? " relu" : "", d->sums ? " sums" : "");
 }
 
 /* What a fused step writes: the result behind the last step, a value inside the kernel before. */
@@ -161,6 +161,13 @@ static void build_graph(pd_gconv *p)
         y = sum;
     }
     if (d->relu) pd_graph_pointwise(g, CUDNN_POINTWISE_RELU_FWD, y, NULL, step_output(p, --left));
+    if (d->sums) {
+        pd_desc sum = pd_graph_tensor(g, CUDNN_DATA_FLOAT, 1, s->k, 1, 1, false);
+        p->sum = g->ids;
+        pd_desc square = pd_graph_tensor(g, CUDNN_DATA_FLOAT, 1, s->k, 1, 1, false);
+        p->square = g->ids;
+        pd_graph_sums(g, y, sum, square);
+    }
     pd_graph_build(g);
 }
 
@@ -240,17 +247,19 @@ static pd_desc finalized(pd_gconv_library *l, pd_graph *g, pd_desc config, int64
 
 /* ---- running and timing ---- */
 
-static pd_status execute(pd_gconv_library *l, const pd_gconv *p, pd_desc plan, void *x, void *w, void *y,
-                         const void *residual, const void *bias, void *workspace, pd_err *err)
+#define MOST_TENSORS 7
+
+static pd_status execute(pd_gconv_library *l, const pd_gconv *p, pd_desc plan, const pd_gconv_memory *m, pd_err *err)
 {
-    int64_t id[5];
-    void *at[5];
+    int64_t id[MOST_TENSORS];
+    void *at[MOST_TENSORS];
     int n = 0;
     const struct {
         int64_t id;
         const void *at;
-    } all[5] = {{p->x, x}, {p->w, w}, {p->y, y}, {p->residual, residual}, {p->bias, bias}};
-    for (int i = 0; i < 5; i++) {
+    } all[MOST_TENSORS] = {{p->x, m->x},       {p->w, m->w},     {p->y, m->y},          {p->residual, m->residual},
+                           {p->bias, m->bias}, {p->sum, m->sum}, {p->square, m->square}};
+    for (int i = 0; i < MOST_TENSORS; i++) {
         if (!all[i].id) continue;
         id[n] = all[i].id;
         at[n++] = (void *)(uintptr_t)all[i].at;
@@ -259,7 +268,7 @@ static pd_status execute(pd_gconv_library *l, const pd_gconv *p, pd_desc plan, v
     pd_desc d = pd_graph_new(&pack, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
     pd_graph_set(&pack, d, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, n, id);
     pd_graph_set(&pack, d, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, n, at);
-    pd_graph_set(&pack, d, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &workspace);
+    pd_graph_set(&pack, d, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &m->workspace);
     pd_graph_finalize(&pack, d, "a set of pointers");
     pd_status status = PD_OK;
     if (pack.status != CUDNN_STATUS_SUCCESS) {
@@ -272,32 +281,31 @@ static pd_status execute(pd_gconv_library *l, const pd_gconv *p, pd_desc plan, v
     return status;
 }
 
-/* Buffers of one convolution in the device's tuning memory. */
-typedef struct buffers {
-    char *x, *w, *y, *residual, *bias, *workspace;
-} buffers;
-
-static pd_status tuning_buffers(buffers *b, pd_gconv_library *l, const pd_gconv *p, pd_err *err)
+/* Places for one convolution in the device's tuning memory. */
+static pd_status tuning_memory(pd_gconv_memory *m, pd_gconv_library *l, const pd_gconv *p, pd_err *err)
 {
     const pd_conv_shape *s = &p->desc.shape;
     const size_t e = pd_store_bytes(p->desc.store);
     const size_t x = pd_align_up((size_t)s->n * (size_t)s->h * (size_t)s->w * (size_t)s->c * e);
     const size_t w = pd_align_up((size_t)s->k * (size_t)s->kh * (size_t)s->kw * (size_t)(s->c / s->groups) * e);
     const size_t y = pd_align_up((size_t)s->n * (size_t)s->oh * (size_t)s->ow * (size_t)s->k * e);
-    const size_t bias = pd_align_up((size_t)s->k * e);
+    const size_t channels = pd_align_up((size_t)s->k * sizeof(float)); /* a bias, or sums */
     void *memory;
-    PD_TRY(pd_cuda_tuning(&memory, l->device, x + w + 2 * y + bias + (size_t)MAX_WORKSPACE, err));
-    b->x = memory;
-    b->w = b->x + x;
-    b->y = b->w + w;
-    b->residual = b->y + y;
-    b->bias = b->residual + y;
-    b->workspace = b->bias + bias;
+    PD_TRY(pd_cuda_tuning(&memory, l->device, x + w + 2 * y + 3 * channels + (size_t)MAX_WORKSPACE, err));
+    char *at = memory;
+    m->x = at;
+    m->w = at += x;
+    m->y = at += w;
+    m->residual = at += y;
+    m->bias = at += y;
+    m->sum = (float *)(void *)(at += channels);
+    m->square = (float *)(void *)(at += channels);
+    m->workspace = at + channels;
     return PD_OK;
 }
 
 /* Milliseconds of one run; infinite where it does not run. */
-static double time_plan(pd_gconv_library *l, const pd_gconv *p, pd_desc plan, const buffers *b)
+static double time_plan(pd_gconv_library *l, const pd_gconv *p, pd_desc plan, const pd_gconv_memory *m)
 {
     cudaEvent_t begin = NULL, end = NULL;
     cudaStream_t stream = l->device->stream;
@@ -305,7 +313,7 @@ static double time_plan(pd_gconv_library *l, const pd_gconv *p, pd_desc plan, co
     bool good = cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess;
     for (int i = 0; good && i < WARM_RUNS + TIMED_RUNS; i++) {
         if (i == WARM_RUNS) good = cudaEventRecord(begin, stream) == cudaSuccess;
-        good = good && execute(l, p, plan, b->x, b->w, b->y, b->residual, b->bias, b->workspace, NULL) == PD_OK;
+        good = good && execute(l, p, plan, m, NULL) == PD_OK;
     }
     good = good && cudaEventRecord(end, stream) == cudaSuccess && cudaEventSynchronize(end) == cudaSuccess &&
            cudaEventElapsedTime(&ms, begin, end) == cudaSuccess;
@@ -315,16 +323,19 @@ static double time_plan(pd_gconv_library *l, const pd_gconv *p, pd_desc plan, co
     return good ? (double)ms / TIMED_RUNS : HUGE_VAL;
 }
 
-static pd_status try_mode(pd_gconv_library *l, pd_gconv *p, cudnnBackendHeurMode_t mode, const buffers *b)
+/* compiled: engines that are compiled at run time, instead of those that are not. */
+static pd_status try_mode(pd_gconv_library *l, pd_gconv *p, cudnnBackendHeurMode_t mode, bool compiled,
+                          const pd_gconv_memory *m)
 {
     pd_desc config[CANDIDATES];
     const int count = configurations(l, p, mode, config, CANDIDATES);
     for (int i = 0; i < count; i++) {
         int64_t workspace;
-        if (!acceptable(&p->graph, &p->desc, config[i]) || compiles_at_run_time(&p->graph, config[i])) continue;
+        if (!acceptable(&p->graph, &p->desc, config[i]) || compiles_at_run_time(&p->graph, config[i]) != compiled)
+            continue;
         pd_desc plan = finalized(l, &p->graph, config[i], &workspace);
         if (!plan) continue;
-        const double ms = l->handle ? time_plan(l, p, plan, b) : 0;
+        const double ms = l->handle ? time_plan(l, p, plan, m) : 0;
         if (p->plan && ms >= p->ms) continue;
         if (ms > 1e30) continue;
         p->plan = plan;
@@ -372,16 +383,18 @@ static pd_status keep(pd_gconv_library *l, const pd_gconv *p, pd_err *err)
 
 static pd_status choose(pd_gconv_library *l, pd_gconv *p, pd_err *err)
 {
-    buffers b = {0};
+    pd_gconv_memory m = {0};
     build_graph(p);
     if (p->graph.status != CUDNN_STATUS_SUCCESS) return pd_graph_fail(&p->graph, p->key, err);
     const char *json = l->store ? pd_plan_store_find(l->store, p->key) : NULL;
     if (json) restore(l, p, json);
     if (p->plan) return PD_OK;
-    if (l->handle) PD_TRY(tuning_buffers(&b, l, p, err));
-    PD_TRY(try_mode(l, p, CUDNN_HEUR_MODE_A, &b));
-    if (!p->plan || l->handle) PD_TRY(try_mode(l, p, CUDNN_HEUR_MODE_B, &b));
-    if (!p->plan) PD_TRY(try_mode(l, p, CUDNN_HEUR_MODE_FALLBACK, &b));
+    if (l->handle) PD_TRY(tuning_memory(&m, l, p, err));
+    PD_TRY(try_mode(l, p, CUDNN_HEUR_MODE_A, false, &m));
+    if (!p->plan || l->handle) PD_TRY(try_mode(l, p, CUDNN_HEUR_MODE_B, false, &m));
+    if (!p->plan) PD_TRY(try_mode(l, p, CUDNN_HEUR_MODE_FALLBACK, false, &m));
+    /* sums of bfloat16 have no engine that is there already, and those few that can be compiled come first */
+    if (!p->plan && p->desc.sums) PD_TRY(try_mode(l, p, CUDNN_HEUR_MODE_A, true, &m));
     return p->plan && l->store ? keep(l, p, err) : PD_OK;
 }
 
@@ -406,7 +419,7 @@ pd_status pd_gconv_plan(const pd_gconv **out, pd_cuda *device, const pd_gconv_de
         p->next = l->plans;
         l->plans = p;
     }
-    const bool plain = !desc->bias && !desc->residual && !desc->relu;
+    const bool plain = !desc->bias && !desc->residual && !desc->relu && !desc->sums;
     if (!p->plan && plain)
         return PD_FAIL(err, PD_EDEVICE, "%s has no plan for the convolution \"%s\"", l->version, key);
     *out = p->plan ? p : NULL;
@@ -423,8 +436,7 @@ double pd_gconv_ms(const pd_gconv *plan)
     return plan ? plan->ms : 0;
 }
 
-pd_status pd_gconv_run(pd_cuda *device, const pd_gconv *plan, void *x, void *w, void *y, const void *residual,
-                       const void *bias, void *workspace, pd_err *err)
+pd_status pd_gconv_run(pd_cuda *device, const pd_gconv *plan, const pd_gconv_memory *memory, pd_err *err)
 {
-    return execute(device->conv, plan, plan->plan, x, w, y, residual, bias, workspace, err);
+    return execute(device->conv, plan, plan->plan, memory, err);
 }

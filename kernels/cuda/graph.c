@@ -138,6 +138,20 @@ void pd_graph_pointwise(pd_graph *g, cudnnPointwiseMode_t mode, pd_desc x, pd_de
     g->op[g->ops++] = d;
 }
 
+void pd_graph_sums(pd_graph *g, pd_desc x, pd_desc sum, pd_desc square)
+{
+    const cudnnGenStatsMode_t mode = CUDNN_GENSTATS_SUM_SQSUM;
+    const cudnnDataType_t math = CUDNN_DATA_FLOAT;
+    pd_desc d = pd_graph_new(g, CUDNN_BACKEND_OPERATION_GEN_STATS_DESCRIPTOR);
+    pd_graph_set(g, d, CUDNN_ATTR_OPERATION_GENSTATS_MODE, CUDNN_TYPE_GENSTATS_MODE, 1, &mode);
+    pd_graph_set(g, d, CUDNN_ATTR_OPERATION_GENSTATS_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &math);
+    pd_graph_set(g, d, CUDNN_ATTR_OPERATION_GENSTATS_XDESC, DESC, 1, &x);
+    pd_graph_set(g, d, CUDNN_ATTR_OPERATION_GENSTATS_SUMDESC, DESC, 1, &sum);
+    pd_graph_set(g, d, CUDNN_ATTR_OPERATION_GENSTATS_SQSUMDESC, DESC, 1, &square);
+    pd_graph_finalize(g, d, "sums of channels");
+    g->op[g->ops++] = d;
+}
+
 void pd_graph_build(pd_graph *g)
 {
     g->graph = pd_graph_new(g, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);

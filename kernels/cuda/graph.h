@@ -37,6 +37,8 @@ pd_desc pd_graph_tensor(pd_graph *g, cudnnDataType_t type, int n, int c, int h, 
 void pd_graph_conv(pd_graph *g, pd_gconv_kind kind, const pd_conv_shape *s, pd_desc x, pd_desc w, pd_desc y);
 /* b NULL: of one argument */
 void pd_graph_pointwise(pd_graph *g, cudnnPointwiseMode_t mode, pd_desc x, pd_desc b, pd_desc y);
+/* sum, square: per channel (1, c, 1, 1), float32, of x and of its squares. */
+void pd_graph_sums(pd_graph *g, pd_desc x, pd_desc sum, pd_desc square);
 /* Closes the graph; then it can be asked for plans. */
 void pd_graph_build(pd_graph *g);
 

@@ -33,8 +33,6 @@ static pd_bn_maps maps_of(const pd_node *node, const mix_state *s, char *z)
     const int *d = node->out[0]->shape.dim;
     pd_bn_maps m = {.branches = s->mix,
                     .c = d[3],
-                    .pitch = s->mix * d[3],
-                    .dz_pitch = s->mix * d[3],
                     .samples = d[0],
                     .rows = (long)d[1] * d[2],
                     .store = node->out[0]->store,
@@ -43,6 +41,7 @@ static pd_bn_maps maps_of(const pd_node *node, const mix_state *s, char *z)
     for (int k = 0; k < s->mix; k++) {
         m.z[k] = m.dz[k] = z + (size_t)k * (size_t)d[3] * pd_store_bytes(m.store);
         m.column[k] = k;
+        m.pitch[k] = s->mix * d[3];
     }
     return m;
 }
@@ -146,7 +145,7 @@ static pd_status mix_fwd(pd_node *node, const pd_run *run, pd_err *err)
     const pd_bn_maps m = maps_of(node, s, z);
     const float *w = node->in[KERNELS]->data;
     if (m.samples * m.rows == 0) return PD_OK;
-    PD_TRY(pd_convolution_fwd(&s->conv, node->in[X]->data, &w, NULL, NULL, z, m.pitch, run->constants, kept,
+    PD_TRY(pd_convolution_fwd(&s->conv, node->in[X]->data, &w, NULL, NULL, z, m.pitch[0], run->constants, kept,
                               (char *)node->scratch + s->plain_bytes, err));
     PD_CUDA_TRY(pd_bn_plain(m.branches, m.c, node->in[BIAS]->data, mean_rstd, affine, stream), err);
     PD_CUDA_TRY(pd_bn_apply(&m, affine, node->in[RESIDUAL] ? node->in[RESIDUAL]->data : NULL, a->relu,
@@ -192,12 +191,12 @@ static pd_status mix_bwd(pd_node *node, const pd_run *run, pd_err *err)
                 err);
     /* z holds its gradient now */
     if (pd_wants_grad(node, X))
-        PD_TRY(pd_convolution_bwd_data(&s->conv, &w, z, m.pitch, node->in[X]->grad, pd_adds_grad(node, X, run), kept,
+        PD_TRY(pd_convolution_bwd_data(&s->conv, &w, z, m.pitch[0], node->in[X]->grad, pd_adds_grad(node, X, run), kept,
                                        node->scratch, err));
     if (!pd_wants_grad(node, KERNELS)) return PD_OK;
     float *dw = node->in[KERNELS]->grad;
     const bool add = pd_adds_grad(node, KERNELS, run);
-    return pd_convolution_bwd_weights(&s->conv, node->in[X]->data, z, m.pitch, &dw, &add, kept, node->scratch, err);
+    return pd_convolution_bwd_weights(&s->conv, node->in[X]->data, z, m.pitch[0], &dw, &add, kept, node->scratch, err);
 }
 
 const pd_kernel pd_cuda_mix_conv = {mix_plan, mix_fwd, mix_bwd, mix_release};

@@ -89,8 +89,9 @@ template <class F> void walk(const pd_conv_shape &s, F f)
                     }
 }
 
-void convolve(const pd_gconv_desc &d, void *x, void *w, void *y, const void *residual, const void *bias)
+void convolve(const pd_gconv_desc &d, const pd_gconv_memory &m)
 {
+    void *const x = m.x, *const w = m.w, *const y = m.y;
     const pd_conv_shape &s = d.shape;
     const size_t nx = (size_t)s.n * s.h * s.w * s.c, nw = (size_t)s.k * s.kh * s.kw * (s.c / s.groups);
     const size_t ny = (size_t)s.n * s.oh * s.ow * s.k;
@@ -110,9 +111,19 @@ void convolve(const pd_gconv_desc &d, void *x, void *w, void *y, const void *res
     void *to = d.kind == PD_GCONV_FWD ? y : d.kind == PD_GCONV_DATA ? x : w;
     for (size_t i = 0; i < sum.size(); i++) {
         float v = (float)sum[i];
-        if (d.residual) v += get(residual, d.store, i);
-        if (d.bias) v += get(bias, d.store, i % (size_t)s.k);
+        if (d.residual) v += get(m.residual, d.store, i);
+        if (d.bias) v += get(m.bias, d.store, i % (size_t)s.k);
         put(to, d.store, i, d.relu && !(v > 0) ? 0 : v);
+    }
+    for (int k = 0; d.sums && k < s.k; k++) {
+        double a = 0, b = 0;
+        for (size_t i = (size_t)k; i < ny; i += (size_t)s.k) {
+            const double v = (double)get(y, d.store, i);
+            a += v;
+            b += v * v;
+        }
+        m.sum[k] = (float)a;
+        m.square[k] = (float)b;
     }
 }
 
@@ -184,14 +195,14 @@ double pd_gconv_ms(const pd_gconv *p)
     return 0;
 }
 
-pd_status pd_gconv_run(pd_cuda *device, const pd_gconv *p, void *x, void *w, void *y, const void *residual,
-                       const void *bias, void *workspace, pd_err *err)
+pd_status pd_gconv_run(pd_cuda *device, const pd_gconv *p, const pd_gconv_memory *memory, pd_err *err)
 {
     (void)err;
     const pd_gconv_desc d = p->desc;
+    const pd_gconv_memory m = *memory;
     emulate::enqueue(device->stream, [=] {
-        memset(workspace, 0xff, 512);
-        convolve(d, x, w, y, residual, bias);
+        memset(m.workspace, 0xff, 512);
+        convolve(d, m);
     });
     return PD_OK;
 }
