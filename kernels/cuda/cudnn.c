@@ -11,15 +11,15 @@
 #define DESC CUDNN_TYPE_BACKEND_DESCRIPTOR
 #define MAX_WORKSPACE ((int64_t)512 << 20)
 #define CANDIDATES 14 /* of one heuristic mode: it lists the likely ones first */
-#define WARM_RUNS 2
 #define TIMED_RUNS 8
+#define STORED 2 /* the version of what the store holds; new where build_graph gives tensors other ids */
 
 struct pd_gconv {
     char key[160];
     pd_gconv_desc desc;
-    pd_graph graph;
     int64_t x, w, y, residual, bias, sum, square; /* unique ids; 0: none */
-    pd_desc plan;                    /* NULL: cuDNN has none */
+    pd_graph chosen;                              /* holds plan and what it may refer to */
+    pd_desc plan;                                 /* NULL: cuDNN has none */
     int64_t workspace;
     double ms;
     pd_gconv *next;
@@ -32,7 +32,7 @@ struct pd_gconv_library {
     pd_graph properties; /* offline: holds device_properties */
     pd_desc device_properties;
     pd_gconv *plans;
-    pd_plan_store *store; /* NULL offline */
+    pd_plan_store *store;
 };
 
 static pd_status cudnn_fail(cudnnStatus_t status, const char *what, pd_err *err)
@@ -61,13 +61,18 @@ static pd_status offline_properties(pd_gconv_library *l, const char *json, pd_er
     return g->status == CUDNN_STATUS_SUCCESS ? PD_OK : pd_graph_fail(g, "offline", err);
 }
 
-static pd_status online(pd_gconv_library *l, pd_err *err)
+static pd_status open_store(pd_gconv_library *l, const char *device, pd_err *err)
 {
     char name[256];
+    snprintf(name, sizeof name, "cudnn-%zu-%.160s.%d", cudnnGetVersion(), device, STORED);
+    return pd_plan_store_open(&l->store, name, err);
+}
+
+static pd_status online(pd_gconv_library *l, pd_err *err)
+{
     CUDNN_TRY(cudnnCreate(&l->handle), err);
     CUDNN_TRY(cudnnSetStream(l->handle, l->device->stream), err);
-    snprintf(name, sizeof name, "cudnn-%zu-%s", cudnnGetVersion(), l->device->device.title);
-    return pd_plan_store_open(&l->store, name, err);
+    return PD_OK;
 }
 
 pd_status pd_gconv_open(pd_gconv_library **out, pd_cuda *device, const char *json, pd_err *err)
@@ -77,7 +82,8 @@ pd_status pd_gconv_open(pd_gconv_library **out, pd_cuda *device, const char *jso
     const size_t v = cudnnGetVersion();
     l->device = device;
     snprintf(l->version, sizeof l->version, "cuDNN %zu.%zu.%zu", v / 10000, v / 100 % 100, v % 100);
-    const pd_status status = json ? offline_properties(l, json, err) : online(l, err);
+    pd_status status = json ? offline_properties(l, json, err) : online(l, err);
+    if (status == PD_OK) status = open_store(l, json ? "described" : device->device.title, err);
     if (status != PD_OK) {
         pd_gconv_close(l);
         return status;
@@ -91,7 +97,7 @@ void pd_gconv_close(pd_gconv_library *l)
     if (!l) return;
     for (pd_gconv *p = l->plans; p;) {
         pd_gconv *next = p->next;
-        pd_graph_free(&p->graph);
+        pd_graph_free(&p->chosen);
         free(p);
         p = next;
     }
@@ -124,43 +130,42 @@ static void describe(char *key, size_t size, const pd_gconv_desc *d)
 }
 
 /* What a fused step writes: the result behind the last step, a value inside the kernel before. */
-static pd_desc step_output(pd_gconv *p, int steps_left)
+static pd_desc step_output(pd_gconv *p, pd_graph *g, int steps_left)
 {
     const pd_conv_shape *s = &p->desc.shape;
-    pd_desc d = pd_graph_tensor(&p->graph, steps_left ? CUDNN_DATA_FLOAT : type_of(p->desc.store), s->n, s->k, s->oh,
+    pd_desc d = pd_graph_tensor(g, steps_left ? CUDNN_DATA_FLOAT : type_of(p->desc.store), s->n, s->k, s->oh,
                                 s->ow, steps_left > 0);
-    if (!steps_left) p->y = p->graph.ids;
+    if (!steps_left) p->y = g->ids;
     return d;
 }
 
-static void build_graph(pd_gconv *p)
+static void build_graph(pd_gconv *p, pd_graph *g, cudnnHandle_t handle)
 {
     const pd_gconv_desc *d = &p->desc;
     const pd_conv_shape *s = &d->shape;
-    pd_graph *g = &p->graph;
     const cudnnDataType_t t = type_of(d->store);
     pd_desc x = pd_graph_tensor(g, t, s->n, s->c, s->h, s->w, false);
     p->x = g->ids;
     pd_desc w = pd_graph_tensor(g, t, s->k, s->c / s->groups, s->kh, s->kw, false);
     p->w = g->ids;
     int left = d->residual + d->bias + d->relu;
-    pd_desc y = step_output(p, left);
+    pd_desc y = step_output(p, g, left);
     pd_graph_conv(g, d->kind, s, x, w, y);
     if (d->residual) {
         pd_desc z = pd_graph_tensor(g, t, s->n, s->k, s->oh, s->ow, false);
         p->residual = g->ids;
-        pd_desc sum = step_output(p, --left);
+        pd_desc sum = step_output(p, g, --left);
         pd_graph_pointwise(g, CUDNN_POINTWISE_ADD, y, z, sum);
         y = sum;
     }
     if (d->bias) {
         pd_desc b = pd_graph_tensor(g, t, 1, s->k, 1, 1, false);
         p->bias = g->ids;
-        pd_desc sum = step_output(p, --left);
+        pd_desc sum = step_output(p, g, --left);
         pd_graph_pointwise(g, CUDNN_POINTWISE_ADD, y, b, sum);
         y = sum;
     }
-    if (d->relu) pd_graph_pointwise(g, CUDNN_POINTWISE_RELU_FWD, y, NULL, step_output(p, --left));
+    if (d->relu) pd_graph_pointwise(g, CUDNN_POINTWISE_RELU_FWD, y, NULL, step_output(p, g, --left));
     if (d->sums) {
         pd_desc sum = pd_graph_tensor(g, CUDNN_DATA_FLOAT, 1, s->k, 1, 1, false);
         p->sum = g->ids;
@@ -168,11 +173,12 @@ static void build_graph(pd_gconv *p)
         p->square = g->ids;
         pd_graph_sums(g, y, sum, square);
     }
-    pd_graph_build(g);
+    pd_graph_build(g, handle);
 }
 
 /* ---- candidates ---- */
 
+/* Of an engine's configuration: the engine, a descriptor of `g`. */
 static pd_desc engine_of(pd_graph *g, pd_desc config)
 {
     int64_t count = 0;
@@ -181,30 +187,29 @@ static pd_desc engine_of(pd_graph *g, pd_desc config)
     return engine;
 }
 
-/* Deterministic, and in float32 without tensor cores unless they were asked for. */
-static bool acceptable(pd_graph *g, const pd_gconv_desc *d, pd_desc config)
+/* Deterministic and summed in float32; in float32 also without tensor cores, unless they were asked for, and without
+ * transforms that cost digits. */
+static bool acceptable(pd_desc engine, const pd_gconv_desc *d)
 {
     cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
     int64_t count = 0;
-    pd_desc engine = engine_of(g, config);
     if (cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
                                  CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &count, notes) != CUDNN_STATUS_SUCCESS)
         return false;
-    const bool exact = d->store == PD_STORE_32 && !d->tf32;
+    unsigned bad = 1u << CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC | 1u << CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION;
+    if (d->store == PD_STORE_32 && !d->tf32)
+        bad |= 1u << CUDNN_NUMERICAL_NOTE_TENSOR_CORE | 1u << CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS |
+               1u << CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_6x6 | 1u << CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13;
     for (int64_t i = 0; i < count; i++)
-        if (notes[i] == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC ||
-            (exact &&
-             (notes[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE || notes[i] == CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS)))
-            return false;
+        if (bad >> notes[i] & 1) return false;
     return true;
 }
 
 /* Compiled when it is first made: tenths of a second each. */
-static bool compiles_at_run_time(pd_graph *g, pd_desc config)
+static bool compiles_at_run_time(pd_desc engine)
 {
     cudnnBackendBehaviorNote_t notes[CUDNN_BEHAVIOR_NOTE_TYPE_COUNT];
     int64_t count = 0;
-    pd_desc engine = engine_of(g, config);
     if (cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE,
                                  CUDNN_BEHAVIOR_NOTE_TYPE_COUNT, &count, notes) != CUDNN_STATUS_SUCCESS)
         return false;
@@ -213,36 +218,60 @@ static bool compiles_at_run_time(pd_graph *g, pd_desc config)
     return false;
 }
 
-/* Engine configurations of one heuristic mode, the likely ones first. */
-static int configurations(pd_gconv_library *l, pd_gconv *p, cudnnBackendHeurMode_t mode, pd_desc *out, int room)
+/* Engine configurations of one heuristic mode for the graph in `g`, the likely ones first; descriptors of `list`. */
+static int configurations(const pd_gconv_library *l, const pd_graph *g, pd_graph *list, cudnnBackendHeurMode_t mode,
+                          pd_desc *out, int room)
 {
-    pd_graph *g = &p->graph;
     int64_t count = 0;
-    pd_desc heuristics = pd_graph_new(g, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
-    pd_graph_set(g, heuristics, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, DESC, 1, &g->graph);
-    pd_graph_set(g, heuristics, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
+    pd_desc heuristics = pd_graph_new(list, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
+    pd_graph_set(list, heuristics, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, DESC, 1, &g->graph);
+    pd_graph_set(list, heuristics, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
     if (l->device_properties)
-        pd_graph_set(g, heuristics, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, DESC, 1, &l->device_properties);
-    if (g->status != CUDNN_STATUS_SUCCESS || cudnnBackendFinalize(heuristics) != CUDNN_STATUS_SUCCESS) return 0;
-    for (int i = 0; i < room; i++) out[i] = pd_graph_new(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
-    if (g->status != CUDNN_STATUS_SUCCESS || cudnnBackendGetAttribute(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS, DESC,
-                                                                      room, &count, out) != CUDNN_STATUS_SUCCESS)
+        pd_graph_set(list, heuristics, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, DESC, 1, &l->device_properties);
+    if (list->status != CUDNN_STATUS_SUCCESS || cudnnBackendFinalize(heuristics) != CUDNN_STATUS_SUCCESS) return 0;
+    for (int i = 0; i < room; i++) out[i] = pd_graph_new(list, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
+    if (list->status != CUDNN_STATUS_SUCCESS ||
+        cudnnBackendGetAttribute(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS, DESC, room, &count, out) !=
+            CUDNN_STATUS_SUCCESS)
         return 0;
     return count < room ? (int)count : room;
 }
 
-/* A plan ready to run, or NULL: many configurations cannot be made for a given graph. */
-static pd_desc finalized(pd_gconv_library *l, pd_graph *g, pd_desc config, int64_t *workspace)
+/* A plan is for the handle's device or for the described one. */
+static pd_desc new_plan(const pd_gconv_library *l, pd_graph *g)
 {
-    int64_t count = 0;
     pd_desc plan = pd_graph_new(g, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
-    pd_graph_set(g, plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, DESC, 1, &config);
     if (l->device_properties)
         pd_graph_set(g, plan, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, DESC, 1, &l->device_properties);
-    if (g->status != CUDNN_STATUS_SUCCESS || cudnnBackendFinalize(plan) != CUDNN_STATUS_SUCCESS) return NULL;
+    else
+        pd_graph_set(g, plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &l->handle);
+    return plan;
+}
+
+/* Ready to run? Many configurations cannot be made for a given graph. */
+static bool finalized(pd_graph *g, pd_desc plan, int64_t *workspace)
+{
+    int64_t count = 0;
+    if (g->status != CUDNN_STATUS_SUCCESS || cudnnBackendFinalize(plan) != CUDNN_STATUS_SUCCESS) return false;
     *workspace = 0;
     cudnnBackendGetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &count, workspace);
-    return *workspace <= MAX_WORKSPACE ? plan : NULL;
+    return *workspace <= MAX_WORKSPACE;
+}
+
+/* The plan in words, to be freed; NULL: an engine that cannot be written down. */
+static char *text_of(pd_desc plan)
+{
+    int64_t length = 0;
+    if (cudnnBackendGetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, 0, &length,
+                                 NULL) != CUDNN_STATUS_SUCCESS ||
+        length < 1)
+        return NULL;
+    char *text = calloc((size_t)length + 1, 1);
+    if (text && cudnnBackendGetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, length,
+                                         &length, text) == CUDNN_STATUS_SUCCESS)
+        return text;
+    free(text);
+    return NULL;
 }
 
 /* ---- running and timing ---- */
@@ -304,98 +333,143 @@ static pd_status tuning_memory(pd_gconv_memory *m, pd_gconv_library *l, const pd
     return PD_OK;
 }
 
-/* Milliseconds of one run; infinite where it does not run. */
-static double time_plan(pd_gconv_library *l, const pd_gconv *p, pd_desc plan, const pd_gconv_memory *m)
+/* Milliseconds of `runs` runs; infinite where one fails. */
+static double time_runs(pd_gconv_library *l, const pd_gconv *p, pd_desc plan, const pd_gconv_memory *m, int runs)
 {
     cudaEvent_t begin = NULL, end = NULL;
     cudaStream_t stream = l->device->stream;
     float ms = 0;
-    bool good = cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess;
-    for (int i = 0; good && i < WARM_RUNS + TIMED_RUNS; i++) {
-        if (i == WARM_RUNS) good = cudaEventRecord(begin, stream) == cudaSuccess;
-        good = good && execute(l, p, plan, m, NULL) == PD_OK;
-    }
+    bool good = cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess &&
+                cudaEventRecord(begin, stream) == cudaSuccess;
+    for (int i = 0; good && i < runs; i++) good = execute(l, p, plan, m, NULL) == PD_OK;
     good = good && cudaEventRecord(end, stream) == cudaSuccess && cudaEventSynchronize(end) == cudaSuccess &&
            cudaEventElapsedTime(&ms, begin, end) == cudaSuccess;
     if (begin) cudaEventDestroy(begin);
     if (end) cudaEventDestroy(end);
     if (!good) (void)cudaGetLastError(); /* a candidate's failure is not the next call's */
-    return good ? (double)ms / TIMED_RUNS : HUGE_VAL;
+    return good ? (double)ms : HUGE_VAL;
+}
+
+/* Of one run. A candidate that is far from the best so far is not run again and again. */
+static double time_plan(pd_gconv_library *l, const pd_gconv *p, pd_desc plan, const pd_gconv_memory *m)
+{
+    double ms = time_runs(l, p, plan, m, 1); /* loads the kernels */
+    if (ms < HUGE_VAL) ms = time_runs(l, p, plan, m, 1);
+    return ms > (p->plan ? 2 * p->ms : 1e30) ? ms : time_runs(l, p, plan, m, TIMED_RUNS) / TIMED_RUNS;
+}
+
+/* What the search for a convolution's plan knows. */
+typedef struct search {
+    pd_graph graph;
+    pd_gconv_memory memory;
+    uint64_t seen[3 * CANDIDATES]; /* plans that were tried: modes name the same ones */
+    int count;
+} search;
+
+static bool seen_before(search *s, pd_desc plan)
+{
+    char *text = text_of(plan);
+    uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a */
+    if (!text) return false;
+    for (const char *c = text; *c; c++) hash = (hash ^ (unsigned char)*c) * 0x100000001b3u;
+    free(text);
+    for (int i = 0; i < s->count; i++)
+        if (s->seen[i] == hash) return true;
+    if (s->count < (int)(sizeof s->seen / sizeof *s->seen)) s->seen[s->count++] = hash;
+    return false;
 }
 
 /* compiled: engines that are compiled at run time, instead of those that are not. */
-static pd_status try_mode(pd_gconv_library *l, pd_gconv *p, cudnnBackendHeurMode_t mode, bool compiled,
-                          const pd_gconv_memory *m)
+static void try_mode(pd_gconv_library *l, pd_gconv *p, search *s, cudnnBackendHeurMode_t mode, bool compiled)
 {
+    pd_graph list = {0};
     pd_desc config[CANDIDATES];
-    const int count = configurations(l, p, mode, config, CANDIDATES);
-    for (int i = 0; i < count; i++) {
+    const int count = configurations(l, &s->graph, &list, mode, config, CANDIDATES);
+    bool enough = false;
+    for (int i = 0; i < count && !enough; i++) {
         int64_t workspace;
-        if (!acceptable(&p->graph, &p->desc, config[i]) || compiles_at_run_time(&p->graph, config[i]) != compiled)
-            continue;
-        pd_desc plan = finalized(l, &p->graph, config[i], &workspace);
-        if (!plan) continue;
-        const double ms = l->handle ? time_plan(l, p, plan, m) : 0;
-        if (p->plan && ms >= p->ms) continue;
-        if (ms > 1e30) continue;
-        p->plan = plan;
-        p->workspace = workspace;
-        p->ms = ms;
-        if (!l->handle) return PD_OK; /* offline: the likeliest */
+        pd_graph own = {0};
+        pd_desc engine = engine_of(&own, config[i]);
+        if (acceptable(engine, &p->desc) && compiles_at_run_time(engine) == compiled) {
+            pd_desc plan = new_plan(l, &own);
+            pd_graph_set(&own, plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, DESC, 1, &config[i]);
+            const bool good = finalized(&own, plan, &workspace) && !seen_before(s, plan);
+            const double ms = !good ? HUGE_VAL : l->handle ? time_plan(l, p, plan, &s->memory) : 0;
+            if (ms < (p->plan ? p->ms : 1e30)) {
+                pd_graph_free(&p->chosen);
+                p->chosen = own;
+                pd_graph_move(&p->chosen, &list, config[i]);
+                p->plan = plan;
+                p->workspace = workspace;
+                p->ms = ms;
+                own = (pd_graph){0};
+                enough = !l->handle; /* offline: the likeliest */
+            }
+        }
+        pd_graph_free(&own);
     }
-    return PD_OK;
+    pd_graph_free(&list);
 }
 
 /* ---- plans kept between runs ---- */
 
-static void restore(pd_gconv_library *l, pd_gconv *p, const char *json)
+/* The plan that is stored under the key, unless that is the one in use or cannot be made. */
+static void restore(pd_gconv_library *l, pd_gconv *p)
 {
-    int64_t count = 0;
-    pd_desc plan = pd_graph_new(&p->graph, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
-    if (!plan || cudnnBackendSetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR,
-                                          (int64_t)strlen(json), json) != CUDNN_STATUS_SUCCESS)
+    double ms = 0;
+    int64_t workspace;
+    const char *text = pd_plan_store_find(l->store, p->key, &ms);
+    char *ours = text && p->plan ? text_of(p->plan) : NULL;
+    const bool same = ours && !strcmp(ours, text);
+    free(ours);
+    if (!text || same) return;
+    pd_graph own = {0};
+    pd_desc plan = new_plan(l, &own);
+    pd_graph_set(&own, plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t)strlen(text), text);
+    if (!finalized(&own, plan, &workspace)) {
+        pd_graph_free(&own);
         return;
-    (void)l;
-    if (cudnnBackendFinalize(plan) != CUDNN_STATUS_SUCCESS) return;
-    cudnnBackendGetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &count,
-                             &p->workspace);
+    }
+    pd_graph_free(&p->chosen);
+    p->chosen = own;
     p->plan = plan;
+    p->workspace = workspace;
+    p->ms = ms;
 }
 
-static pd_status keep(pd_gconv_library *l, const pd_gconv *p, pd_err *err)
+/* An engine that cannot be written down is timed again in the next run. */
+static pd_status keep(pd_gconv_library *l, pd_gconv *p, pd_err *err)
 {
-    int64_t length = 0;
-    if (cudnnBackendGetAttribute(p->plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, 0, &length,
-                                 NULL) != CUDNN_STATUS_SUCCESS ||
-        length < 1)
-        return PD_OK; /* an engine that cannot be written down is timed again in the next run */
-    char *json = calloc((size_t)length + 1, 1);
-    if (!json) return PD_FAIL(err, PD_ENOMEM, "out of memory for a plan");
-    pd_status status = PD_OK;
-    if (cudnnBackendGetAttribute(p->plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, length,
-                                 &length, json) == CUDNN_STATUS_SUCCESS)
-        status = pd_plan_store_add(l->store, p->key, p->ms, json, err);
-    free(json);
+    char *text = text_of(p->plan);
+    const pd_status status = text ? pd_plan_store_add(l->store, p->key, p->ms, text, err) : PD_OK;
+    free(text);
+    if (status == PD_OK) restore(l, p); /* somebody else may have been first */
     return status;
 }
 
 /* ---- what others call ---- */
 
+static pd_status find_plan(pd_gconv_library *l, pd_gconv *p, search *s, pd_err *err)
+{
+    build_graph(p, &s->graph, l->handle);
+    if (s->graph.status != CUDNN_STATUS_SUCCESS) return pd_graph_fail(&s->graph, p->key, err);
+    restore(l, p);
+    if (p->plan) return PD_OK;
+    if (l->handle) PD_TRY(tuning_memory(&s->memory, l, p, err));
+    try_mode(l, p, s, CUDNN_HEUR_MODE_A, false);
+    if (!p->plan || l->handle) try_mode(l, p, s, CUDNN_HEUR_MODE_B, false);
+    if (!p->plan) try_mode(l, p, s, CUDNN_HEUR_MODE_FALLBACK, false);
+    /* sums of bfloat16 have no engine that is there already, and those few that can be compiled come first */
+    if (!p->plan && p->desc.sums) try_mode(l, p, s, CUDNN_HEUR_MODE_A, true);
+    return p->plan ? keep(l, p, err) : PD_OK;
+}
+
 static pd_status choose(pd_gconv_library *l, pd_gconv *p, pd_err *err)
 {
-    pd_gconv_memory m = {0};
-    build_graph(p);
-    if (p->graph.status != CUDNN_STATUS_SUCCESS) return pd_graph_fail(&p->graph, p->key, err);
-    const char *json = l->store ? pd_plan_store_find(l->store, p->key) : NULL;
-    if (json) restore(l, p, json);
-    if (p->plan) return PD_OK;
-    if (l->handle) PD_TRY(tuning_memory(&m, l, p, err));
-    PD_TRY(try_mode(l, p, CUDNN_HEUR_MODE_A, false, &m));
-    if (!p->plan || l->handle) PD_TRY(try_mode(l, p, CUDNN_HEUR_MODE_B, false, &m));
-    if (!p->plan) PD_TRY(try_mode(l, p, CUDNN_HEUR_MODE_FALLBACK, false, &m));
-    /* sums of bfloat16 have no engine that is there already, and those few that can be compiled come first */
-    if (!p->plan && p->desc.sums) PD_TRY(try_mode(l, p, CUDNN_HEUR_MODE_A, true, &m));
-    return p->plan && l->store ? keep(l, p, err) : PD_OK;
+    search s = {0};
+    const pd_status status = find_plan(l, p, &s, err);
+    pd_graph_free(&s.graph);
+    return status;
 }
 
 pd_status pd_gconv_plan(const pd_gconv **out, pd_cuda *device, const pd_gconv_desc *desc, pd_err *err)
@@ -412,7 +486,7 @@ pd_status pd_gconv_plan(const pd_gconv **out, pd_cuda *device, const pd_gconv_de
         snprintf(p->key, sizeof p->key, "%s", key);
         const pd_status status = choose(l, p, err);
         if (status != PD_OK) {
-            pd_graph_free(&p->graph);
+            pd_graph_free(&p->chosen);
             free(p);
             return status;
         }

@@ -16,18 +16,32 @@ static void note(pd_graph *g, cudnnStatus_t status, const char *what)
     snprintf(g->text, sizeof g->text, "%s: %s (%s)", what, cudnnGetErrorString(status), text);
 }
 
+static bool grow(pd_graph *g)
+{
+    if (g->status != CUDNN_STATUS_SUCCESS) return false;
+    if (pd_grow(&g->all, &g->room, g->count + 1, sizeof *g->all, NULL) == PD_OK) return true;
+    g->status = CUDNN_STATUS_ALLOC_FAILED;
+    snprintf(g->text, sizeof g->text, "out of memory");
+    return false;
+}
+
 pd_desc pd_graph_new(pd_graph *g, cudnnBackendDescriptorType_t type)
 {
     pd_desc d = NULL;
-    if (g->status != CUDNN_STATUS_SUCCESS) return NULL;
-    if (pd_grow(&g->all, &g->room, g->count + 1, sizeof *g->all, NULL) != PD_OK) {
-        g->status = CUDNN_STATUS_ALLOC_FAILED;
-        snprintf(g->text, sizeof g->text, "out of memory");
-        return NULL;
-    }
+    if (!grow(g)) return NULL;
     note(g, cudnnBackendCreateDescriptor(type, &d), "a new descriptor");
     if (d) g->all[g->count++] = d;
     return d;
+}
+
+void pd_graph_move(pd_graph *to, pd_graph *from, pd_desc d)
+{
+    for (size_t i = 0; i < from->count; i++)
+        if (from->all[i] == d && grow(to)) {
+            to->all[to->count++] = d;
+            from->all[i] = from->all[--from->count];
+            return;
+        }
 }
 
 void pd_graph_set(pd_graph *g, pd_desc d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type,
@@ -152,9 +166,10 @@ void pd_graph_sums(pd_graph *g, pd_desc x, pd_desc sum, pd_desc square)
     g->op[g->ops++] = d;
 }
 
-void pd_graph_build(pd_graph *g)
+void pd_graph_build(pd_graph *g, cudnnHandle_t handle)
 {
     g->graph = pd_graph_new(g, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
+    if (handle) pd_graph_set(g, g->graph, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle);
     pd_graph_set(g, g->graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, DESC, g->ops, g->op);
     pd_graph_finalize(g, g->graph, "the graph");
 }

@@ -12,6 +12,8 @@
 
 #include <dirent.h>
 #include <dlfcn.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 typedef pd_status open_fn(pd_device **out, const char *json, pd_err *err);
 
@@ -102,6 +104,25 @@ static void check_config(const char *name, pd_device *d)
     PD_ROW("");
 }
 
+/* Of the only file in the folder's "paradise"; and_remove: with the folders. */
+static long stored_bytes(const char *cache, bool and_remove)
+{
+    char folder[64], path[400];
+    struct dirent **names = NULL;
+    struct stat file = {0};
+    snprintf(folder, sizeof folder, "%s/paradise", cache);
+    const int count = scandir(folder, &names, NULL, NULL);
+    for (int i = 0; i < count; i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]->d_name);
+        if (names[i]->d_name[0] != '.' && stat(path, &file) == 0 && and_remove) remove(path);
+        free(names[i]);
+    }
+    free(names);
+    if (and_remove) rmdir(folder);
+    if (and_remove) rmdir(cache);
+    return (long)file.st_size;
+}
+
 static int by_name(const struct dirent **a, const struct dirent **b)
 {
     return strcmp((*a)->d_name, (*b)->d_name);
@@ -109,7 +130,7 @@ static int by_name(const struct dirent **a, const struct dirent **b)
 
 int main(int argc, char **argv)
 {
-    static const char *const precisions[] = {"bf16", "fp16", "tf32", "fp32"};
+    static const char *const precisions[] = {"bf16", "fp16", "tf32", "fp32", "bf16"};
     const char *only = argc > 1 ? argv[1] : "";
     char json[4096] = "";
     pd_err err = PD_ERR_INIT;
@@ -136,20 +157,28 @@ int main(int argc, char **argv)
     struct dirent **names = NULL;
     const int count = scandir(PD_SOURCE_DIR "/configs", &names, NULL, by_name);
     PD_CHECK(count > 2);
-    for (int p = 0; p < 4 && open_offline; p++) {
+    char cache[] = "/tmp/pd_check_cudnn.XXXXXX";
+    PD_CHECK(mkdtemp(cache) != NULL);
+    setenv("XDG_CACHE_HOME", cache, 1);
+    long stored = 0;
+    for (int p = 0; p < 5 && open_offline; p++) {
         pd_device *d = NULL;
         PD_CHECK_OK(open_offline(&d, json, &err));
         if (!d) break;
         PD_CHECK_OK(pd_device_set_precision(d, precisions[p], &err));
+        if (p == 4) stored = stored_bytes(cache, false);
         for (int i = 0; i < count; i++) {
             const char *name = names[i]->d_name;
-            /* float32: the networks that differ in shape */
+            /* float32, and from the store: the networks that differ in shape */
             const bool few = p < 2 || !strcmp(name, "cls_pd_b_r50.json") || !strcmp(name, "retina_pd_a_r50.json") ||
                              !strcmp(name, "cls_ge_r18.json");
             if (strstr(name, ".json") && strstr(name, only) && few) check_config(name, d);
         }
         pd_device_close(d);
     }
+    /* plans that were found in the store and could be made again are not stored again */
+    const long now = stored_bytes(cache, true);
+    PD_CHECK_MSG(now == stored && now > 0, "%ld bytes of plans are stored, %ld before they were read", now, stored);
     for (int i = 0; i < count; i++) free(names[i]);
     free(names);
     return pd_test_end();
