@@ -444,7 +444,9 @@ typedef pd_status (*loop_fn)(pd_plan *plan, const pd_run *run, pd_err *err);
 static pd_status run_loop(pd_plan *plan, pd_recording *r, loop_fn loop, const pd_run *run, pd_err *err)
 {
     pd_device *d = plan->device;
-    if (!d->graph_begin || plan->no_graphs || plan->times || run->constants) return loop(plan, run, err);
+    /* what begins collectives is not recorded: processes would have to record at the same step */
+    const bool shared = d->comm && pd_tape_syncs_stats(plan->tape);
+    if (!d->graph_begin || plan->no_graphs || plan->times || run->constants || shared) return loop(plan, run, err);
     if (!r->graph && r->plain_runs < PLAIN_RUNS) {
         r->plain_runs++;
         return loop(plan, run, err);

@@ -58,7 +58,7 @@ static pd_bn_vectors vectors_of(const pd_node *node, const pd_run *run)
 
 /* Scratch of both directions. */
 typedef struct forward_memory {
-    double *sums, *count; /* (branches, 2, c), 1 */
+    double *sums, *count; /* (branches, 2, c), and 1 behind them */
     float *partial, *affine;
 } forward_memory;
 
@@ -71,8 +71,8 @@ static size_t lay_forward(forward_memory *f, const pd_bn_maps *m, bool batch_sta
 {
     purse p = {memory, 0};
     const size_t kc = (size_t)m->branches * (size_t)m->c, pieces = (size_t)m->samples * (size_t)pd_bn_chunks(m);
-    f->sums = take(&p, 2 * kc * sizeof(double));
-    f->count = take(&p, sizeof(double));
+    f->sums = take(&p, (2 * kc + 1) * sizeof(double));
+    f->count = f->sums + 2 * kc;
     f->affine = take(&p, 2 * kc * sizeof(float));
     f->partial = take(&p, batch_stats ? pieces * 2 * kc * sizeof(float) : 0);
     return p.used;
@@ -82,8 +82,8 @@ static size_t lay_backward(backward_memory *b, const pd_bn_maps *m, void *memory
 {
     purse p = {memory, 0};
     const size_t c = (size_t)m->c, kc = (size_t)m->branches * c, samples = (size_t)m->samples;
-    b->sums = take(&p, 2 * kc * sizeof(double));
-    b->count = take(&p, sizeof(double));
+    b->sums = take(&p, (2 * kc + 1) * sizeof(double));
+    b->count = b->sums + 2 * kc;
     b->pqr = take(&p, 3 * kc * sizeof(float));
     b->total = take(&p, samples * (kc + c) * sizeof(float));
     b->partial = take(&p, samples * (size_t)pd_bn_chunks(m) * (kc + c) * sizeof(float));
@@ -112,12 +112,11 @@ static pd_status bn_plan(pd_node *node, pd_device *device, pd_err *err)
     return PD_OK;
 }
 
-/* Sums of all processes, where those train together and the statistics are theirs. */
-static pd_status share_sums(const pd_bn_maps *m, bool sync, const pd_run *run, double *sums, double *count, pd_err *err)
+/* Sums, with the count behind them, of all processes, where those train together and the statistics are theirs. */
+static pd_status share_sums(const pd_bn_maps *m, bool sync, const pd_run *run, double *sums, pd_err *err)
 {
     if (!sync) return PD_OK;
-    PD_TRY(pd_comm_start_sum(run->device->comm, sums, 2 * (size_t)m->branches * (size_t)m->c, PD_COMM_F64, err));
-    return pd_comm_sum(run->device->comm, count, 1, PD_COMM_F64, err);
+    return pd_comm_sum(run->device->comm, sums, 2 * (size_t)m->branches * (size_t)m->c + 1, PD_COMM_F64, err);
 }
 
 /* Sums of the branches over this process's pixels; *shifted: of z - the branch's first pixel. Those that came with the
@@ -165,7 +164,7 @@ static pd_status bn_fwd(pd_node *node, const pd_run *run, pd_err *err)
         bool shifted = !a->set.sync; /* the processes' first pixels differ */
         PD_TRY(branch_sums(node, &m, &f, &shifted, s, err));
         PD_CUDA_TRY(pd_bn_count(f.count, (double)(m.samples * m.rows), s), err);
-        PD_TRY(share_sums(&m, a->set.sync, run, f.sums, f.count, err));
+        PD_TRY(share_sums(&m, a->set.sync, run, f.sums, err));
         PD_CUDA_TRY(pd_bn_finish(&m, &v, f.sums, f.count, shifted, a->set.eps, a->set.momentum, node->saved, s), err);
     } else {
         PD_CUDA_TRY(pd_bn_running(&m, &v, a->set.eps, node->saved, s), err);
@@ -195,7 +194,7 @@ static pd_status bn_bwd(pd_node *node, const pd_run *run, pd_err *err)
         PD_CUDA_TRY(
             pd_bn_grad_gate(&m, &v, node->saved, b.total, node->in[GATE]->grad, pd_adds_grad(node, GATE, run), s), err);
     PD_CUDA_TRY(pd_bn_count(b.count, (double)(m.samples * m.rows), s), err);
-    PD_TRY(share_sums(&m, a->set.sync, run, b.sums, b.count, err));
+    PD_TRY(share_sums(&m, a->set.sync, run, b.sums, err));
     PD_CUDA_TRY(pd_bn_grad_coefficients(&m, &v, node->saved, b.sums, a->set.batch_stats ? b.count : NULL, b.pqr, s),
                 err);
     const bool residual = node->in[RESIDUAL] && pd_wants_grad(node, RESIDUAL);

@@ -11,6 +11,7 @@
 
 #include <nccl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +29,8 @@ typedef struct nccl_comm {
     pthread_t watchdog;
     bool watched;
     atomic_bool leaving;
-    atomic_int failure; /* an ncclResult_t that the watchdog saw; 0: none */
+    pthread_mutex_t lock; /* one thread at a time calls NCCL for `comm`: asking for its state completes calls, too */
+    atomic_int failure;   /* an ncclResult_t that the watchdog saw, and it aborted `comm`; 0: none */
 } nccl_comm;
 
 static double now(void)
@@ -44,16 +46,29 @@ static pd_status failed(const nccl_comm *c, const char *call, ncclResult_t code,
                    c->comm && !atomic_load(&c->failure) ? ncclGetLastError(c->comm) : "");
 }
 
-/* Polls a call that does not block until it was taken. */
+/* Before a call: it is this thread's turn, and the communicator is whole. Left by taken. */
+static pd_status enter(nccl_comm *c, const char *call, pd_err *err)
+{
+    pthread_mutex_lock(&c->lock);
+    const int failure = atomic_load(&c->failure);
+    if (!failure) return PD_OK;
+    pthread_mutex_unlock(&c->lock);
+    return failed(c, call, (ncclResult_t)failure, err);
+}
+
+/* Polls a call that does not block until it was taken, most often within microseconds. */
 static pd_status taken(nccl_comm *c, const char *call, ncclResult_t code, pd_err *err)
 {
     const double start = now();
-    if (atomic_load(&c->failure)) return failed(c, call, (ncclResult_t)atomic_load(&c->failure), err);
-    while (code == ncclInProgress && now() - start < LIMIT) {
-        ncclResult_t asked = ncclCommGetAsyncError(c->comm, &code);
+    for (double waited = 0; code == ncclInProgress && waited < LIMIT; waited = now() - start) {
+        const ncclResult_t asked = ncclCommGetAsyncError(c->comm, &code);
         if (asked != ncclSuccess) code = asked;
-        if (code == ncclInProgress) usleep(50);
+        if (code == ncclInProgress && waited < 1e-4)
+            sched_yield();
+        else if (code == ncclInProgress)
+            usleep(50);
     }
+    pthread_mutex_unlock(&c->lock);
     if (code == ncclInProgress)
         return PD_FAIL(err, PD_EDEVICE,
                        "%s: NCCL: not taken within %.0f s: does every process have a GPU of its own, and can "
@@ -62,19 +77,25 @@ static pd_status taken(nccl_comm *c, const char *call, ncclResult_t code, pd_err
     return code == ncclSuccess ? PD_OK : failed(c, call, code, err);
 }
 
-#define NCCL_TRY(c, call, err) PD_TRY(taken((c), #call, (call), (err)))
+#define NCCL_TRY(c, call, err)                                                                                         \
+    do {                                                                                                               \
+        PD_TRY(enter((c), #call, (err)));                                                                              \
+        PD_TRY(taken((c), #call, (call), (err)));                                                                      \
+    } while (0)
 
 static void *watch_errors(void *arg)
 {
     nccl_comm *c = arg;
     while (!atomic_load(&c->leaving)) {
+        usleep(200000);
+        if (pthread_mutex_trylock(&c->lock) != 0) continue; /* who holds it looks himself */
         ncclResult_t state = ncclSuccess;
         if (ncclCommGetAsyncError(c->comm, &state) == ncclSuccess && state != ncclSuccess && state != ncclInProgress) {
             atomic_store(&c->failure, (int)state);
             (void)ncclCommAbort(c->comm);
-            return NULL;
         }
-        usleep(200000);
+        pthread_mutex_unlock(&c->lock);
+        if (atomic_load(&c->failure)) return NULL;
     }
     return NULL;
 }
@@ -109,14 +130,14 @@ static pd_status nccl_gather(pd_comm *base, void *all, const void *mine, const s
     nccl_comm *c = (nccl_comm *)base;
     char *to = all;
     PD_TRY(follow(c, err));
-    NCCL_TRY(c, ncclGroupStart(), err);
+    PD_TRY(enter(c, "ncclBroadcast", err));
+    (void)ncclGroupStart(); /* what goes wrong in a group is told by its end */
     for (int r = 0; r < base->world; r++) {
         if (bytes[r])
-            (void)ncclBroadcast(mine, to, bytes[r], ncclChar, r, c->comm, c->stream); /* told by the group's end */
+            (void)ncclBroadcast(mine, to, bytes[r], ncclChar, r, c->comm, c->stream);
         to += bytes[r];
     }
-    NCCL_TRY(c, ncclGroupEnd(), err);
-    return PD_OK;
+    return taken(c, "ncclBroadcast", ncclGroupEnd(), err);
 }
 
 static pd_status nccl_wait(pd_comm *base, pd_err *err)
@@ -144,7 +165,9 @@ static void nccl_close(pd_comm *base, int code)
     atomic_store(&c->leaving, true);
     if (c->watched) pthread_join(c->watchdog, NULL);
     if (c->comm && !atomic_load(&c->failure)) {
-        if (code || taken(c, "ncclCommFinalize", ncclCommFinalize(c->comm), NULL) != PD_OK)
+        bool whole = !code && enter(c, "ncclCommFinalize", NULL) == PD_OK;
+        whole = whole && taken(c, "ncclCommFinalize", ncclCommFinalize(c->comm), NULL) == PD_OK;
+        if (!whole)
             (void)ncclCommAbort(c->comm);
         else
             (void)ncclCommDestroy(c->comm);
@@ -152,6 +175,7 @@ static void nccl_close(pd_comm *base, int code)
     if (c->given) (void)cudaEventDestroy(c->given);
     if (c->done) (void)cudaEventDestroy(c->done);
     if (c->stream) (void)cudaStreamDestroy(c->stream);
+    pthread_mutex_destroy(&c->lock);
     free(c);
 }
 
@@ -189,6 +213,7 @@ static pd_status nccl_open(pd_comm **out, pd_comm *host, pd_device *device, pd_e
                         .watch = nccl_watch,
                         .close = nccl_close};
     c->device = pd_cuda_of(device);
+    (void)pthread_mutex_init(&c->lock, NULL);
     const pd_status status = begin(c, host, err);
     if (status != PD_OK) {
         nccl_close(&c->base, 1);
