@@ -274,9 +274,10 @@ static pd_status place(pd_plan *plan, pd_err *err)
         list[count++] = &plan->value[v->id].grad;
     }
     size_t kept = 0;
+    const size_t line = plan->device->kind == PD_CPU ? PD_ALIGN : 256; /* as a GPU's allocations begin */
     for (size_t i = 0; i < count; i++) {
         list[i]->used = list[i]->bytes;
-        if (list[i]->used) list[i]->bytes = (list[i]->used + PD_RED_ZONE + PD_ALIGN - 1) / PD_ALIGN * PD_ALIGN;
+        if (list[i]->used) list[i]->bytes = (list[i]->used + PD_RED_ZONE + line - 1) / line * line;
         plan->naive += list[i]->bytes;
         if (list[i]->constant) {
             list[i]->offset = plan->constant_bytes;

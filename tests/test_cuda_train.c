@@ -272,6 +272,38 @@ static void test_steps_do_not_wait(pd_device *cpu, pd_device *gpu)
     }
 }
 
+/* A detector's step gives its images, of bytes, and six short lists. Two steps of them, and longer ones than any before,
+ * are handed over at once; however many follow, what arrives is what was given. */
+static void test_uploads_do_not_wait(pd_device *gpu)
+{
+    enum { SHORT = 6, STEPS = 12, IMAGE = 300000 };
+    unsigned char *image = NULL, *got = malloc(IMAGE), *sent = malloc(IMAGE);
+    int *list[SHORT] = {NULL}, value;
+    PD_CHECK_OK(gpu->alloc(gpu, (void **)&image, IMAGE, &err));
+    for (int k = 0; k < SHORT; k++) PD_CHECK_OK(gpu->alloc(gpu, (void **)&list[k], sizeof value, &err));
+    PD_CHECK_OK(gpu->sync(gpu, &err));
+    const long before = emulate_waits();
+    for (int i = 0; i < STEPS; i++) {
+        memset(sent, i + 1, IMAGE);
+        PD_CHECK_OK(gpu->upload(gpu, image, sent, i == 0 ? IMAGE / 2 : IMAGE, &err));
+        for (int k = 0; k < SHORT; k++) {
+            value = 100 * i + k;
+            PD_CHECK_OK(gpu->upload(gpu, list[k], &value, sizeof value, &err));
+        }
+        if (i == 1) PD_CHECK_INT(emulate_waits() - before, 0);
+    }
+    PD_CHECK_OK(gpu->download(gpu, got, image, IMAGE, &err));
+    PD_CHECK(!memcmp(got, sent, IMAGE));
+    for (int k = 0; k < SHORT; k++) {
+        PD_CHECK_OK(gpu->download(gpu, &value, list[k], sizeof value, &err));
+        PD_CHECK_INT(value, 100 * (STEPS - 1) + k);
+        gpu->release(gpu, list[k]);
+    }
+    gpu->release(gpu, image);
+    free(got);
+    free(sent);
+}
+
 /* ---- losses that come late ---- */
 
 enum { LATE_STEPS = 8 };
@@ -485,6 +517,7 @@ int main(void)
         test_scale_and_others(cpu, gpu);
         test_bad_scale(gpu);
         test_steps_do_not_wait(cpu, gpu);
+        test_uploads_do_not_wait(gpu);
         test_late_losses(cpu, false);
         test_late_losses(gpu, true);
         test_bytes(cpu, gpu);

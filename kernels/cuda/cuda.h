@@ -26,12 +26,16 @@ typedef struct pd_step_state {
 } pd_step_state;
 
 /* An upload passes through pinned memory and a place on the device, so that it runs beside what is computed: host ->
- * pinned (by the caller's thread) -> slot (stream `copies`) -> destination (stream `stream`, in order). */
+ * pinned (by the caller's thread) -> slot (stream `copies`) -> destination (stream `stream`, in order). A slot is used
+ * again when it was read, behind the step before: there are slots for the uploads of several steps, few of them large. */
 typedef struct pd_upload_slot {
     void *pinned, *memory;
     size_t bytes;
     cudaEvent_t arrived, free; /* in `memory`; read from it */
 } pd_upload_slot;
+
+#define PD_SMALL_SLOTS 32
+#define PD_LARGE_SLOTS 3
 
 typedef struct pd_cuda {
     pd_device device; /* first: a pd_device of this kind is a pd_cuda */
@@ -39,8 +43,8 @@ typedef struct pd_cuda {
     bool offline;        /* plans only: there is no GPU behind it (gconv.h) */
     cudaStream_t stream; /* where everything is computed, in order */
     cudaStream_t copies; /* uploads, beside it */
-    pd_upload_slot slot[2];
-    int next_slot;
+    pd_upload_slot small[PD_SMALL_SLOTS], large[PD_LARGE_SLOTS];
+    int next_small, next_large;
     pd_step_state *step;
     void *update; /* memory of the optimiser's kernels (update.c) */
     size_t update_bytes;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SMALL_UPLOAD ((size_t)64 << 10)
 #define LARGEST_SLOT ((size_t)256 << 20) /* longer uploads go in pieces */
 
 pd_status pd_cuda_fail(cudaError_t code, const char *call, pd_err *err)
@@ -18,11 +19,25 @@ pd_status pd_cuda_fail(cudaError_t code, const char *call, pd_err *err)
 /* ---- memory
  * ----------------------------------------------------------------------------------------------------------- */
 
+static void forget_tuning(pd_cuda *c)
+{
+    if (c->tuning) (void)cudaFree(c->tuning);
+    c->tuning = NULL;
+    c->tuning_bytes = 0;
+}
+
 static pd_status cuda_alloc(pd_device *device, void **out, size_t bytes, pd_err *err)
 {
     void *memory = NULL;
-    if (pd_cuda_of(device)->offline) return PD_FAIL(err, PD_EDEVICE, "%s only plans: it has no memory", device->name);
-    const cudaError_t code = cudaMalloc(&memory, bytes ? bytes : 1);
+    pd_cuda *c = pd_cuda_of(device);
+    if (c->offline) return PD_FAIL(err, PD_EDEVICE, "%s only plans: it has no memory", device->name);
+    cudaError_t code = cudaMalloc(&memory, bytes ? bytes : 1);
+    if (code == cudaErrorMemoryAllocation && c->tuning) {
+        (void)cudaGetLastError();
+        (void)cudaStreamSynchronize(c->stream);
+        forget_tuning(c);
+        code = cudaMalloc(&memory, bytes ? bytes : 1);
+    }
     if (code == cudaErrorMemoryAllocation) {
         size_t left = 0, all = 0;
         (void)cudaGetLastError();
@@ -42,7 +57,14 @@ static void cuda_release(pd_device *device, void *memory)
     if (memory) (void)cudaFree(memory);
 }
 
-static void free_slot(pd_upload_slot *s)
+static pd_status new_slot(pd_upload_slot *s, pd_err *err)
+{
+    PD_CUDA_TRY(cudaEventCreateWithFlags(&s->arrived, cudaEventDisableTiming), err);
+    PD_CUDA_TRY(cudaEventCreateWithFlags(&s->free, cudaEventDisableTiming), err);
+    return PD_OK;
+}
+
+static void empty_slot(pd_upload_slot *s)
 {
     if (s->pinned) (void)cudaFreeHost(s->pinned);
     if (s->memory) (void)cudaFree(s->memory);
@@ -50,10 +72,17 @@ static void free_slot(pd_upload_slot *s)
     s->bytes = 0;
 }
 
+static void free_slot(pd_upload_slot *s)
+{
+    empty_slot(s);
+    if (s->arrived) (void)cudaEventDestroy(s->arrived);
+    if (s->free) (void)cudaEventDestroy(s->free);
+}
+
 static pd_status grow_slot(pd_upload_slot *s, size_t bytes, pd_err *err)
 {
     if (bytes <= s->bytes) return PD_OK;
-    free_slot(s);
+    empty_slot(s);
     PD_CUDA_TRY(cudaMallocHost(&s->pinned, bytes), err);
     PD_CUDA_TRY(cudaMalloc(&s->memory, bytes), err);
     s->bytes = bytes;
@@ -62,10 +91,14 @@ static pd_status grow_slot(pd_upload_slot *s, size_t bytes, pd_err *err)
 
 static pd_status upload_piece(pd_cuda *c, char *to, const char *from, size_t bytes, pd_err *err)
 {
-    pd_upload_slot *s = &c->slot[c->next_slot];
-    c->next_slot = !c->next_slot;
+    const bool small = bytes <= SMALL_UPLOAD;
+    pd_upload_slot *s = small ? &c->small[c->next_small] : &c->large[c->next_large];
+    if (small)
+        c->next_small = (c->next_small + 1) % PD_SMALL_SLOTS;
+    else
+        c->next_large = (c->next_large + 1) % PD_LARGE_SLOTS;
     PD_CUDA_TRY(cudaEventSynchronize(s->free), err);
-    PD_TRY(grow_slot(s, bytes, err));
+    PD_TRY(grow_slot(s, small ? SMALL_UPLOAD : bytes, err));
     memcpy(s->pinned, from, bytes);
     PD_CUDA_TRY(cudaMemcpyAsync(s->memory, s->pinned, bytes, cudaMemcpyHostToDevice, c->copies), err);
     PD_CUDA_TRY(cudaEventRecord(s->arrived, c->copies), err);
@@ -187,9 +220,7 @@ static pd_status precision_set(pd_device *device, pd_err *err)
 pd_status pd_cuda_tuning(void **out, pd_cuda *c, size_t bytes, pd_err *err)
 {
     if (bytes > c->tuning_bytes) {
-        cuda_release(&c->device, c->tuning);
-        c->tuning = NULL;
-        c->tuning_bytes = 0;
+        forget_tuning(c);
         PD_TRY(cuda_alloc(&c->device, &c->tuning, bytes, err));
         c->tuning_bytes = bytes;
         PD_TRY(cuda_fill(&c->device, c->tuning, 0, bytes, err)); /* zeros: no denormal or NaN decides a timing */
@@ -206,9 +237,7 @@ static pd_status graph_begin(pd_device *device, pd_err *err)
     pd_cuda *c = pd_cuda_of(device);
     /* plans are made: the memory that candidates were timed in is not needed while graphs run */
     PD_TRY(cuda_sync(device, err));
-    cuda_release(device, c->tuning);
-    c->tuning = NULL;
-    c->tuning_bytes = 0;
+    forget_tuning(c);
     PD_CUDA_TRY(cudaStreamBeginCapture(c->stream, cudaStreamCaptureModeThreadLocal), err);
     return PD_OK;
 }
@@ -260,12 +289,9 @@ static void cuda_close(pd_device *device)
     if (c->stream) (void)cudaStreamSynchronize(c->stream);
     pd_gconv_close(c->conv);
     pd_gemm_close(c->gemm);
-    for (int i = 0; i < 2; i++) {
-        free_slot(&c->slot[i]);
-        if (c->slot[i].arrived) (void)cudaEventDestroy(c->slot[i].arrived);
-        if (c->slot[i].free) (void)cudaEventDestroy(c->slot[i].free);
-    }
-    cuda_release(device, c->tuning);
+    for (int i = 0; i < PD_SMALL_SLOTS; i++) free_slot(&c->small[i]);
+    for (int i = 0; i < PD_LARGE_SLOTS; i++) free_slot(&c->large[i]);
+    forget_tuning(c);
     cuda_release(device, c->step);
     cuda_release(device, c->update);
     if (c->copies) (void)cudaStreamDestroy(c->copies);
@@ -314,10 +340,8 @@ static pd_status start(pd_cuda *c, pd_err *err)
                        c->device.name, c->device.title, properties.major, properties.minor);
     PD_CUDA_TRY(cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking), err);
     PD_CUDA_TRY(cudaStreamCreateWithFlags(&c->copies, cudaStreamNonBlocking), err);
-    for (int i = 0; i < 2; i++) {
-        PD_CUDA_TRY(cudaEventCreateWithFlags(&c->slot[i].arrived, cudaEventDisableTiming), err);
-        PD_CUDA_TRY(cudaEventCreateWithFlags(&c->slot[i].free, cudaEventDisableTiming), err);
-    }
+    for (int i = 0; i < PD_SMALL_SLOTS; i++) PD_TRY(new_slot(&c->small[i], err));
+    for (int i = 0; i < PD_LARGE_SLOTS; i++) PD_TRY(new_slot(&c->large[i], err));
     PD_TRY(cuda_alloc(&c->device, (void **)&c->step, sizeof *c->step, err));
     PD_TRY(cuda_alloc(&c->device, &c->update, PD_UPDATE_BYTES, err));
     c->update_bytes = PD_UPDATE_BYTES;
