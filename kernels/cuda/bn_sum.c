@@ -112,10 +112,14 @@ static pd_status bn_plan(pd_node *node, pd_device *device, pd_err *err)
     return PD_OK;
 }
 
-/* Sums, with the count behind them, of all processes, where those train together and the statistics are theirs. */
-static pd_status share_sums(const pd_bn_maps *m, bool sync, const pd_run *run, double *sums, pd_err *err)
+/* What stands behind `sums`. Where processes train together and the statistics are theirs: sums and count of all. */
+static pd_status share_sums(pd_bn_count *out, const pd_bn_maps *m, bool sync, const pd_run *run, double *sums,
+                            double *count, pd_err *err)
 {
+    *out = (pd_bn_count){.own = (double)(m->samples * m->rows)};
     if (!sync) return PD_OK;
+    PD_CUDA_TRY(pd_bn_set_count(count, out->own, pd_cuda_of(run->device)->stream), err);
+    out->all = count; /* behind the sums: one collective */
     return pd_comm_sum(run->device->comm, sums, 2 * (size_t)m->branches * (size_t)m->c + 1, PD_COMM_F64, err);
 }
 
@@ -158,18 +162,18 @@ static pd_status bn_fwd(pd_node *node, const pd_run *run, pd_err *err)
     const pd_bn_vectors v = vectors_of(node, run);
     cudaStream_t s = pd_cuda_of(run->device)->stream;
     forward_memory f;
+    pd_bn_count count;
     if (empty(&m)) return PD_OK;
     lay_forward(&f, &m, a->set.batch_stats, node->scratch);
     if (a->set.batch_stats) {
         bool shifted = !a->set.sync; /* the processes' first pixels differ */
         PD_TRY(branch_sums(node, &m, &f, &shifted, s, err));
-        PD_CUDA_TRY(pd_bn_count(f.count, (double)(m.samples * m.rows), s), err);
-        PD_TRY(share_sums(&m, a->set.sync, run, f.sums, err));
-        PD_CUDA_TRY(pd_bn_finish(&m, &v, f.sums, f.count, shifted, a->set.eps, a->set.momentum, node->saved, s), err);
+        PD_TRY(share_sums(&count, &m, a->set.sync, run, f.sums, f.count, err));
+        PD_CUDA_TRY(pd_bn_finish(&m, &v, f.sums, count, shifted, a->set.eps, a->set.momentum, node->saved, f.affine, s),
+                    err);
     } else {
-        PD_CUDA_TRY(pd_bn_running(&m, &v, a->set.eps, node->saved, s), err);
+        PD_CUDA_TRY(pd_bn_running(&m, &v, a->set.eps, node->saved, f.affine, s), err);
     }
-    PD_CUDA_TRY(pd_bn_affine(&m, &v, node->saved, f.affine, s), err);
     PD_CUDA_TRY(pd_bn_apply(&m, f.affine, node->in[RESIDUAL] ? node->in[RESIDUAL]->data : NULL, a->set.relu,
                             node->out[0]->data, s),
                 err);
@@ -193,10 +197,9 @@ static pd_status bn_bwd(pd_node *node, const pd_run *run, pd_err *err)
     if (m.gate && pd_wants_grad(node, GATE))
         PD_CUDA_TRY(
             pd_bn_grad_gate(&m, &v, node->saved, b.total, node->in[GATE]->grad, pd_adds_grad(node, GATE, run), s), err);
-    PD_CUDA_TRY(pd_bn_count(b.count, (double)(m.samples * m.rows), s), err);
-    PD_TRY(share_sums(&m, a->set.sync, run, b.sums, err));
-    PD_CUDA_TRY(pd_bn_grad_coefficients(&m, &v, node->saved, b.sums, a->set.batch_stats ? b.count : NULL, b.pqr, s),
-                err);
+    pd_bn_count count = {0};
+    if (a->set.batch_stats) PD_TRY(share_sums(&count, &m, a->set.sync, run, b.sums, b.count, err));
+    PD_CUDA_TRY(pd_bn_grad_coefficients(&m, &v, node->saved, b.sums, count, b.pqr, s), err);
     const bool residual = node->in[RESIDUAL] && pd_wants_grad(node, RESIDUAL);
     PD_CUDA_TRY(pd_bn_grad_apply(&m, b.pqr, dy, y, a->set.relu, residual ? node->in[RESIDUAL]->grad : NULL,
                                  residual && pd_adds_grad(node, RESIDUAL, run), s),

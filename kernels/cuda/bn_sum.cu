@@ -136,46 +136,51 @@ __global__ void given_totals(int c, pd_bn_given_sums given, double *__restrict__
     out[((size_t)k * 2 + 1) * (size_t)c + (size_t)i] = (double)given.square[k][i];
 }
 
+__device__ __forceinline__ double number(const pd_bn_count &count)
+{
+    return count.all ? *count.all : count.own;
+}
+
+__device__ __forceinline__ void affine_of(int c, int k, int i, const pd_bn_vectors &v, float mean, float rstd,
+                                          float *__restrict__ out)
+{
+    const float scale = v.gamma[k][i] * rstd;
+    out[(size_t)k * 2 * (size_t)c + (size_t)i] = scale;
+    out[((size_t)k * 2 + 1) * (size_t)c + (size_t)i] = v.beta[k][i] - mean * scale;
+}
+
 template <class T>
-__global__ void finish(maps<T> m, pd_bn_vectors v, const double *__restrict__ sums, const double *__restrict__ count,
-                       bool shifted, float eps, float momentum, float *__restrict__ mean_rstd)
+__global__ void finish(maps<T> m, pd_bn_vectors v, const double *__restrict__ sums, pd_bn_count count, bool shifted,
+                       float eps, float momentum, float *__restrict__ mean_rstd, float *__restrict__ affine)
 {
     const int i = (int)first_item(), k = (int)blockIdx.y;
     if (i >= m.c) return;
     const double *s = sums + (size_t)k * 2 * (size_t)m.c;
     const double shift = shifted ? (double)to_float(m.z[k][i]) : 0;
-    const pd_bn_moments found = pd_bn_moments_of(s[i], s[m.c + i], shift, *count);
+    const pd_bn_moments found = pd_bn_moments_of(s[i], s[m.c + i], shift, number(count));
     float *out = mean_rstd + (size_t)k * 2 * (size_t)m.c;
     out[i] = (float)found.mean;
     out[m.c + i] = pd_bn_rstd(found.var, eps);
     v.run_mean[k][i] += momentum * ((float)found.mean - v.run_mean[k][i]);
     v.run_var[k][i] += momentum * ((float)found.unbiased - v.run_var[k][i]);
+    affine_of(m.c, k, i, v, out[i], out[m.c + i], affine);
 }
 
-__global__ void running(int c, pd_bn_vectors v, float eps, float *__restrict__ mean_rstd)
+__global__ void running(int c, pd_bn_vectors v, float eps, float *__restrict__ mean_rstd, float *__restrict__ affine)
 {
     const int i = (int)first_item(), k = (int)blockIdx.y;
     if (i >= c) return;
     float *out = mean_rstd + (size_t)k * 2 * (size_t)c;
     out[i] = v.run_mean[k][i];
     out[c + i] = 1 / sqrtf(v.run_var[k][i] + eps);
-}
-
-__global__ void affine(int c, pd_bn_vectors v, const float *__restrict__ mean_rstd, float *__restrict__ out)
-{
-    const int i = (int)first_item(), k = (int)blockIdx.y;
-    if (i >= c) return;
-    const float *mr = mean_rstd + (size_t)k * 2 * (size_t)c;
-    const float scale = v.gamma[k][i] * mr[c + i];
-    out[(size_t)k * 2 * (size_t)c + (size_t)i] = scale;
-    out[((size_t)k * 2 + 1) * (size_t)c + (size_t)i] = v.beta[k][i] - mr[i] * scale;
+    affine_of(c, k, i, v, out[i], out[c + i], affine);
 }
 
 /* B: at most so many branches. There are instances for one branch and for all five; what lies between takes the latter.
  */
 template <class T, int V, int B>
 __global__ void __launch_bounds__(PD_THREADS)
-    apply(maps<T> m, const float *__restrict__ ab, const T *__restrict__ residual, bool relu, T *__restrict__ y)
+    apply(maps<T> m, const float *__restrict__ ab, const T *__restrict__ residual, bool relu, T *y) /* y: also over a z */
 {
     const unsigned wide = (unsigned)(m.c / V);
     const size_t items = (size_t)m.samples * m.rows * wide;
@@ -291,8 +296,7 @@ __global__ void grad_finish(maps<T> m, pd_bn_vectors v, const float *__restrict_
 }
 
 __global__ void grad_coefficients(int c, pd_bn_vectors v, const float *__restrict__ mean_rstd,
-                                  const double *__restrict__ sums, const double *__restrict__ count,
-                                  float *__restrict__ pqr)
+                                  const double *__restrict__ sums, pd_bn_count count, float *__restrict__ pqr)
 {
     const int i = (int)first_item(), k = (int)blockIdx.y;
     if (i >= c) return;
@@ -301,9 +305,10 @@ __global__ void grad_coefficients(int c, pd_bn_vectors v, const float *__restric
     float *out = pqr + (size_t)k * 3 * (size_t)c;
     const float gamma = v.gamma[k][i], rstd = mr[c + i];
     float q = 0, r = 0;
-    if (count) {
-        q = pd_bn_q((double)gamma, (double)rstd, s[c + i], *count);
-        r = pd_bn_r((double)gamma, (double)rstd, s[i], *count, q, mr[i]);
+    const double n = number(count);
+    if (n > 0) {
+        q = pd_bn_q((double)gamma, (double)rstd, s[c + i], n);
+        r = pd_bn_r((double)gamma, (double)rstd, s[i], n, q, mr[i]);
     }
     out[i] = gamma * rstd;
     out[c + i] = q;
@@ -446,24 +451,20 @@ int pd_bn_given(const pd_bn_maps *m, const pd_bn_given_sums *given, double *out,
     return launch(given_totals, channels(m->c, m->branches), dim3(PD_THREADS), stream, m->c, *given, out);
 }
 
-int pd_bn_finish(const pd_bn_maps *m, const pd_bn_vectors *v, const double *s, const double *count, bool shifted,
-                 float eps, float momentum, float *mean_rstd, cudaStream_t stream)
+int pd_bn_finish(const pd_bn_maps *m, const pd_bn_vectors *v, const double *s, pd_bn_count count, bool shifted,
+                 float eps, float momentum, float *mean_rstd, float *ab, cudaStream_t stream)
 {
     return by_store(m->store, [&](auto t) {
         using T = decltype(t);
         return launch(finish<T>, channels(m->c, m->branches), dim3(PD_THREADS), stream, typed<T>(m), *v, s, count,
-                      shifted, eps, momentum, mean_rstd);
+                      shifted, eps, momentum, mean_rstd, ab);
     });
 }
 
-int pd_bn_running(const pd_bn_maps *m, const pd_bn_vectors *v, float eps, float *mean_rstd, cudaStream_t stream)
+int pd_bn_running(const pd_bn_maps *m, const pd_bn_vectors *v, float eps, float *mean_rstd, float *ab,
+                  cudaStream_t stream)
 {
-    return launch(running, channels(m->c, m->branches), dim3(PD_THREADS), stream, m->c, *v, eps, mean_rstd);
-}
-
-int pd_bn_affine(const pd_bn_maps *m, const pd_bn_vectors *v, const float *mean_rstd, float *out, cudaStream_t stream)
-{
-    return launch(affine, channels(m->c, m->branches), dim3(PD_THREADS), stream, m->c, *v, mean_rstd, out);
+    return launch(running, channels(m->c, m->branches), dim3(PD_THREADS), stream, m->c, *v, eps, mean_rstd, ab);
 }
 
 int pd_bn_apply(const pd_bn_maps *m, const float *ab, const void *residual, bool relu, void *y, cudaStream_t stream)
@@ -510,7 +511,7 @@ int pd_bn_grad_finish(const pd_bn_maps *m, const pd_bn_vectors *v, const float *
 }
 
 int pd_bn_grad_coefficients(const pd_bn_maps *m, const pd_bn_vectors *v, const float *mean_rstd, const double *s,
-                            const double *count, float *pqr, cudaStream_t stream)
+                            pd_bn_count count, float *pqr, cudaStream_t stream)
 {
     return launch(grad_coefficients, channels(m->c, m->branches), dim3(PD_THREADS), stream, m->c, *v, mean_rstd, s,
                   count, pqr);
@@ -545,7 +546,7 @@ int pd_bn_plain(int branches, int c, const float *bias, float *mean_rstd, float 
     return launch(plain, channels(c, branches), dim3(PD_THREADS), stream, c, bias, mean_rstd, ab);
 }
 
-int pd_bn_count(double *count, double value, cudaStream_t stream)
+int pd_bn_set_count(double *count, double value, cudaStream_t stream)
 {
     return launch(set_count, dim3(1), dim3(1), stream, count, value);
 }

@@ -43,14 +43,20 @@ typedef struct pd_bn_given_sums {
 } pd_bn_given_sums;
 /* The rows of sums (branches, 2, c) whose sums are given; the others stay. */
 int pd_bn_given(const pd_bn_maps *m, const pd_bn_given_sums *given, double *sums, cudaStream_t stream);
-/* mean, rstd (branches, 2, c) and the running statistics from sums over count pixels. */
-int pd_bn_finish(const pd_bn_maps *m, const pd_bn_vectors *v, const double *sums, const double *count, bool shifted,
-                 float eps, float momentum, float *mean_rstd, cudaStream_t stream);
-/* mean, rstd from the running statistics. */
-int pd_bn_running(const pd_bn_maps *m, const pd_bn_vectors *v, float eps, float *mean_rstd, cudaStream_t stream);
-/* affine (branches, 2, c): gamma rstd, beta - mean gamma rstd. */
-int pd_bn_affine(const pd_bn_maps *m, const pd_bn_vectors *v, const float *mean_rstd, float *affine,
-                 cudaStream_t stream);
+/* Pixels behind sums: those of this process, or, in device memory, those of all. Neither: no sums, fixed statistics. */
+typedef struct pd_bn_count {
+    double own;
+    const double *all; /* NULL: own */
+} pd_bn_count;
+/* *count = value */
+int pd_bn_set_count(double *count, double value, cudaStream_t stream);
+/* From sums over count pixels: mean, rstd (branches, 2, c), the running statistics, and affine (branches, 2, c): gamma
+ * rstd, beta - mean gamma rstd. */
+int pd_bn_finish(const pd_bn_maps *m, const pd_bn_vectors *v, const double *sums, pd_bn_count count, bool shifted,
+                 float eps, float momentum, float *mean_rstd, float *affine, cudaStream_t stream);
+/* The same from the running statistics, which stay. */
+int pd_bn_running(const pd_bn_maps *m, const pd_bn_vectors *v, float eps, float *mean_rstd, float *affine,
+                  cudaStream_t stream);
 /* y = relu?( sum of gate * (affine of z) + residual ) */
 int pd_bn_apply(const pd_bn_maps *m, const float *affine, const void *residual, bool relu, void *y,
                 cudaStream_t stream);
@@ -63,9 +69,9 @@ int pd_bn_grad_totals(const pd_bn_maps *m, int chunks, const float *partial, flo
 /* Gradients of gamma and beta; sums (branches, 2, c): dbeta, dgamma. */
 int pd_bn_grad_finish(const pd_bn_maps *m, const pd_bn_vectors *v, const float *mean_rstd, const float *total,
                       double *sums, cudaStream_t stream);
-/* pqr (branches, 3, c): dz = p a g + q z + r. count: pixels behind the sums; NULL: fixed statistics, q = r = 0. */
+/* pqr (branches, 3, c): dz = p a g + q z + r; with fixed statistics q = r = 0. */
 int pd_bn_grad_coefficients(const pd_bn_maps *m, const pd_bn_vectors *v, const float *mean_rstd, const double *sums,
-                            const double *count, float *pqr, cudaStream_t stream);
+                            pd_bn_count count, float *pqr, cudaStream_t stream);
 /* Gradient of the gate. */
 int pd_bn_grad_gate(const pd_bn_maps *m, const pd_bn_vectors *v, const float *mean_rstd, const float *total,
                     float *dgate, bool add, cudaStream_t stream);
@@ -74,8 +80,6 @@ int pd_bn_grad_apply(const pd_bn_maps *m, const float *pqr, const void *dy, cons
                      bool add, cudaStream_t stream);
 /* Branches without a norm, only a bias (branches * c): mean_rstd of mean 0 and deviation 1, affine of factor 1. */
 int pd_bn_plain(int branches, int c, const float *bias, float *mean_rstd, float *affine, cudaStream_t stream);
-/* *count = value, a double in device memory. */
-int pd_bn_count(double *count, double value, cudaStream_t stream);
 
 #ifdef __cplusplus
 }

@@ -184,7 +184,7 @@ static pd_status mix_bwd(pd_node *node, const pd_run *run, pd_err *err)
         PD_CUDA_TRY(
             pd_bn_grad_gate(&m, &v, mean_rstd, total, node->in[GATE]->grad, pd_adds_grad(node, GATE, run), stream),
             err);
-    PD_CUDA_TRY(pd_bn_grad_coefficients(&m, &v, mean_rstd, sums, NULL, pqr, stream), err);
+    PD_CUDA_TRY(pd_bn_grad_coefficients(&m, &v, mean_rstd, sums, (pd_bn_count){0}, pqr, stream), err);
     const bool residual = node->in[RESIDUAL] && pd_wants_grad(node, RESIDUAL);
     PD_CUDA_TRY(pd_bn_grad_apply(&m, pqr, dy, y, a->relu, residual ? node->in[RESIDUAL]->grad : NULL,
                                  residual && pd_adds_grad(node, RESIDUAL, run), stream),
