@@ -119,7 +119,8 @@ static pd_plan_mode plan_mode(const void *key)
     return ((const purpose *)key)->train ? PD_PLAN_TRAIN : PD_PLAN_INFER;
 }
 
-static const pd_plan_recorder recorder = {.key_bytes = sizeof(purpose), .room = 12, .record = record, .mode = plan_mode};
+static const pd_plan_recorder recorder = {.key_bytes = sizeof(purpose), .room = 12, .device_room = 96,
+                                         .record = record, .mode = plan_mode};
 
 static void freeze(pd_params *params, int stages)
 {

@@ -15,7 +15,7 @@ struct pd_plan_cache {
     void *owner;
     pd_workspace *workspace;
     slot *slots, *last;
-    int count;
+    int room, count;
     const slot *late[PD_PLAN_LATE]; /* the oldest first */
     int unread;
     unsigned long clock;
@@ -34,9 +34,10 @@ pd_status pd_plan_cache_new(pd_plan_cache **out, pd_device *device, const pd_pla
     pd_plan_cache *c = calloc(1, sizeof *c);
     if (!c) return PD_FAIL(err, PD_ENOMEM, "out of memory for a network's plans");
     *c = (pd_plan_cache){.device = device, .recorder = recorder, .owner = owner};
+    c->room = device->kind == PD_CPU ? recorder->room : recorder->device_room;
     pd_status status = pd_workspace_new(&c->workspace, device, err);
     if (status == PD_OK) {
-        const size_t room = (size_t)recorder->room;
+        const size_t room = (size_t)c->room;
         c->slots = calloc(1, room * (sizeof *c->slots + recorder->key_bytes));
         if (!c->slots) status = PD_FAIL(err, PD_ENOMEM, "out of memory for a network's plans");
         for (size_t i = 0; c->slots && i < room; i++)
@@ -69,7 +70,7 @@ static slot *find(const pd_plan_cache *c, const void *key)
 static pd_status find_room(pd_plan_cache *c, slot **out, pd_err *err)
 {
     slot *s = &c->slots[0];
-    if (c->count < c->recorder->room) {
+    if (c->count < c->room) {
         *out = &c->slots[c->count];
         return PD_OK;
     }

@@ -9,7 +9,8 @@
 /* How a network is recorded for a key. Keys are compared byte by byte: no padding. */
 typedef struct pd_plan_recorder {
     size_t key_bytes;
-    int room; /* plans kept */
+    int room;        /* plans kept on the CPU */
+    int device_room; /* and elsewhere, where a new plan is dear: its convolutions are looked up, its run is recorded */
     /* A new tape with the network, and what the owner needs to know of it, in the tape's memory. On failure *tape may
      * be set, and is freed. */
     pd_status (*record)(void *owner, const void *key, pd_tape **tape, void **net, pd_err *err);

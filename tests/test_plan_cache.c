@@ -72,7 +72,7 @@ static void late(pd_plan_cache *c, int n, float value)
 
 int main(void)
 {
-    static const pd_plan_recorder recorder = {.key_bytes = sizeof(side), .room = 2, .record = record, .mode = mode};
+    static const pd_plan_recorder recorder = {.key_bytes = sizeof(side), .room = 2, .device_room = 2, .record = record, .mode = mode};
     pd_device *device = NULL;
     pd_plan_cache *c = NULL;
     const pd_planned *p = NULL;
