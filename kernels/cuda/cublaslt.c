@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #define WORKSPACE ((size_t)32 << 20)
+#define ALIGNED 16 /* bytes that the matrices' addresses are multiples of; the library would take 256 for granted */
 
 /* A product that was asked for before, with its chosen algorithm. */
 typedef struct product {
@@ -89,6 +90,13 @@ static pd_status find_algorithm(const cublasLtMatmulAlgo_t **out, pd_gemm_librar
     LT_TRY(cublasLtMatmulPreferenceSetAttribute(s->preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
                                                 sizeof workspace),
            err);
+    static const cublasLtMatmulPreferenceAttributes_t matrices[] = {
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+    for (int i = 0; i < 4; i++) {
+        const uint32_t bytes = ALIGNED;
+        LT_TRY(cublasLtMatmulPreferenceSetAttribute(s->preference, matrices[i], &bytes, sizeof bytes), err);
+    }
     LT_TRY(cublasLtMatmulAlgoGetHeuristic(l->handle, s->op, s->b, s->a, s->c, s->c, s->preference, 1, &best, &found),
            err);
     if (!found)
