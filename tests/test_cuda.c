@@ -79,7 +79,7 @@ static pd_value *layer_case(pd_tape *t, pd_form form, pd_mixture mixture, unsign
     return pd_record_layer(t, form, "layer", "bn", scene_map(t, "x", n, h, h, c), &l, r, true);
 }
 
-enum { CASES = 31 };
+enum { CASES = 33 };
 static const char *const case_names[CASES] = {
     "conv 3x3",
     "conv 3x3 bias relu",
@@ -111,6 +111,8 @@ static const char *const case_names[CASES] = {
     "upsample",
     "squeeze",
     "excite map",
+    "conv 1x1 twice",
+    "conv 1x1 bias relu",
     "two readers",
 };
 
@@ -151,6 +153,13 @@ static pd_value *record_case(pd_tape *t, int i)
                          scene_map(t, "r", 2, 5, 6, 32), true);
     }
     case 29: return pd_excite(t, scene_map(t, "x", 2, 7, 6, 16), scene_map(t, "m", 2, 3, 2, 16), NULL, false);
+    case 30: { /* x has two readers: a gradient is added to */
+        pd_value *x = scene_map(t, "x", 2, 7, 5, 16);
+        const pd_conv_args args = {.stride = 1, .groups = 1};
+        pd_value *y = pd_conv(t, "a", x, kernel(t, "wa", 24, 16, 1, 1), NULL, NULL, args);
+        return pd_conv(t, "b", x, kernel(t, "wb", 24, 16, 1, 1), vector(t, "bias", 24), y, args);
+    }
+    case 31: return conv_case(t, 2, 7, 5, 24, 16, 1, 1, 1, true, false, true);
     default: {
         pd_value *x = scene_map(t, "x", 2, 6, 6, 16), *y = pd_max_pool(t, x, 3, 1, 1);
         const pd_conv_args args = {.stride = 1, .pad_h = 1, .pad_w = 1, .groups = 1};
@@ -222,7 +231,11 @@ done:
     return status;
 }
 
-#define WAYS 5 /* of a bank of branches: the fastest, and each by itself (engine/device.h) */
+/* Ways (engine/device.h): the fastest, and each by itself: of a bank's branches, of 1x1 convolutions. */
+static int ways_of(const char *name)
+{
+    return !strncmp(name, "PD-", 3) ? 5 : strstr(name, "1x1") ? 3 : 1;
+}
 
 static void check_case(int i, pd_device *cpu, pd_device *gpu)
 {
@@ -230,7 +243,7 @@ static void check_case(int i, pd_device *cpu, pd_device *gpu)
     outcome want;
     if (!chosen(case_names[i])) return;
     PD_CHECK_OK(run_case(&want, i, cpu, &err));
-    for (int round = 0; round < 4 * (strncmp(case_names[i], "PD-", 3) ? 1 : WAYS); round++) {
+    for (int round = 0; round < 4 * ways_of(case_names[i]); round++) {
         const int p = round % 4;
         char row[96];
         outcome got;

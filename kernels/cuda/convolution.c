@@ -1,7 +1,9 @@
 #include "kernels/cuda/convolution.h"
+#include "kernels/cuda/gemm.h"
 #include "kernels/cuda/grouped.h"
 #include "kernels/cuda/maps.h"
 
+#include <limits.h>
 #include <string.h>
 
 static int round_up(int n, int to)
@@ -35,6 +37,51 @@ bool pd_convolution_feeds_norm(const pd_node *node)
     return false;
 }
 
+/* A 1x1 convolution: pixels by channels. Its weights' gradient is float32 and may be added to. */
+static pd_gemm product_of(const pd_convolution *c, pd_gconv_kind kind)
+{
+    const int in = c->padded.c, out = c->padded.k, pixels = (int)pixels_out(c);
+    pd_gemm g = {.m = pixels, .n = out, .k = in, .in = c->store, .out = c->store};
+    g.tf32 = c->device->device.precision != PD_FP32;
+    if (kind == PD_GCONV_FWD) {
+        g.tb = true;
+    } else if (kind == PD_GCONV_DATA) {
+        g.n = in;
+        g.k = out;
+    } else {
+        g.ta = true;
+        g.m = out;
+        g.n = in;
+        g.k = pixels;
+        g.out = PD_STORE_32;
+    }
+    g.lda = kind == PD_GCONV_FWD ? in : out;
+    g.ldb = in;
+    g.ldc = g.n;
+    return g;
+}
+
+static bool padded(const pd_convolution *c)
+{
+    return c->padded.c != c->shape.c || c->padded.k != c->shape.k;
+}
+
+/* Takes the product where it is faster than `ms`. */
+static pd_status plan_product(pd_convolution *c, pd_gconv_kind kind, double ms, pd_err *err)
+{
+    const pd_conv_shape *s = &c->padded;
+    const int way = c->device->device.way;
+    c->ms[kind] = ms;
+    if (s->kh != 1 || s->kw != 1 || s->stride != 1 || s->pad_h || s->pad_w || s->groups != 1 || padded(c) ||
+        c->parts > 1 || pixels_out(c) > INT_MAX || c->device->offline)
+        return PD_OK;
+    const pd_gemm g = product_of(c, kind);
+    PD_TRY(pd_gemm_plan(&ms, c->device, &g, err));
+    c->product[kind] = way ? way > 1 : ms < c->ms[kind];
+    if (c->product[kind]) c->ms[kind] = ms;
+    return PD_OK;
+}
+
 /* Forward with sums, if the library has that and it is worth it. */
 static pd_status plan_sums(pd_convolution *c, const pd_gconv_desc *plain, pd_err *err)
 {
@@ -62,10 +109,16 @@ static pd_status library_plans(pd_convolution *c, pd_convolution_wants wants, pd
     }
     if (!c->fused) PD_TRY(pd_gconv_plan(&c->fwd, c->device, &d, err));
     if (wants.sums && c->fwd && c->store != PD_STORE_32 && !c->pack_y) PD_TRY(plan_sums(c, &d, err));
+    /* against a product, sums that come with the output are worth a pass over it */
+    if (c->fwd) PD_TRY(plan_product(c, PD_GCONV_FWD, pd_gconv_ms(c->fwd) - (c->sums ? output_ms(c) : 0), err));
+    if (c->product[PD_GCONV_FWD]) c->sums = false;
+    if (c->sums || c->fused) c->ms[PD_GCONV_FWD] = pd_gconv_ms(c->fused ? c->fused : c->fwd);
     d.kind = PD_GCONV_DATA;
     if (wants.dx) PD_TRY(pd_gconv_plan(&c->data, c->device, &d, err));
+    if (wants.dx) PD_TRY(plan_product(c, d.kind, pd_gconv_ms(c->data), err));
     d.kind = PD_GCONV_WEIGHTS;
     if (wants.dw) PD_TRY(pd_gconv_plan(&c->weights, c->device, &d, err));
+    if (wants.dw) PD_TRY(plan_product(c, d.kind, pd_gconv_ms(c->weights), err));
     return PD_OK;
 }
 
@@ -153,7 +206,7 @@ double pd_convolution_ms(const pd_convolution *c)
     const double input = (double)pixels_in(c) * c->shape.c * (double)pd_store_bytes(c->store) / PD_BYTES_PER_MS;
     const double norm = c->sums ? 0 : output_ms(c);
     if (c->own) return 3 * (input + output_ms(c)) + norm; /* bound by memory: each of the three reads or writes both */
-    return pd_gconv_ms(c->fwd) + pd_gconv_ms(c->fused) + pd_gconv_ms(c->data) + pd_gconv_ms(c->weights) + norm;
+    return c->ms[PD_GCONV_FWD] + c->ms[PD_GCONV_DATA] + c->ms[PD_GCONV_WEIGHTS] + norm;
 }
 
 size_t pd_convolution_kept(const pd_convolution *c)
@@ -261,7 +314,12 @@ pd_status pd_convolution_fwd(pd_convolution *c, const void *x, const float *cons
                                .sum = sum,
                                .square = sum + p->k,
                                .workspace = workspace};
-    PD_TRY(pd_gconv_run(c->device, c->fwd, &m, err));
+    if (c->product[PD_GCONV_FWD]) {
+        const pd_gemm g = product_of(c, PD_GCONV_FWD);
+        PD_TRY(pd_gemm_run(c->device, &g, lx, lw, 0, y, err));
+    } else {
+        PD_TRY(pd_gconv_run(c->device, c->fwd, &m, err));
+    }
     if (c->pack_y) {
         const pd_map from = pd_map_of(padded_y, c->store, pixels_out(c), s->k, p->k);
         PD_CUDA_TRY(pd_map_copy(&out, &from, false, stream), err);
@@ -308,10 +366,16 @@ pd_status pd_convolution_bwd_data(const pd_convolution *c, const float *const *w
     PD_TRY(library_dy(c, dy, dy_pitch, scratch, &ldy, err));
     char *padded_dx = (char *)scratch + c->dy_bytes;
     char *workspace = padded_dx + larger(c->dx_bytes, c->dw_bytes) + c->sum_bytes;
-    const bool apart = add || p->c != s->c || c->x_store != c->store;
+    const bool product = c->product[PD_GCONV_DATA];
+    const bool apart = (add && !product) || p->c != s->c || c->x_store != c->store;
     const pd_gconv_memory m = {
         .x = apart ? padded_dx : dx, .w = kept_w(c, w, kept), .y = ldy, .workspace = workspace};
-    PD_TRY(pd_gconv_run(c->device, c->data, &m, err));
+    if (product) {
+        const pd_gemm g = product_of(c, PD_GCONV_DATA);
+        PD_TRY(pd_gemm_run(c->device, &g, ldy, m.w, add && !apart ? 1.f : 0.f, m.x, err));
+    } else {
+        PD_TRY(pd_gconv_run(c->device, c->data, &m, err));
+    }
     if (!apart) return PD_OK;
     const pd_map to = pd_map_of(dx, c->x_store, pixels_in(c), s->c, s->c);
     const pd_map from = pd_map_of(padded_dx, c->store, pixels_in(c), s->c, p->c);
@@ -330,6 +394,10 @@ pd_status pd_convolution_bwd_weights(const pd_convolution *c, const void *x, con
         return PD_OK;
     }
     PD_TRY(library_dy(c, dy, dy_pitch, scratch, &ldy, err));
+    if (c->product[PD_GCONV_WEIGHTS]) {
+        const pd_gemm g = product_of(c, PD_GCONV_WEIGHTS);
+        return dw[0] ? pd_gemm_run(c->device, &g, ldy, lx, add[0] ? 1.f : 0.f, dw[0], err) : PD_OK;
+    }
     char *whole = (char *)scratch + c->dy_bytes;
     char *workspace = whole + larger(c->dx_bytes, c->dw_bytes) + c->sum_bytes;
     const bool apart = c->pack_w || add[0];

@@ -2,6 +2,7 @@
 #include "kernels/cuda/gconv.h"
 #include "kernels/cuda/graph.h"
 #include "kernels/cuda/plan_store.h"
+#include "kernels/cuda/timing.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -11,7 +12,6 @@
 #define DESC CUDNN_TYPE_BACKEND_DESCRIPTOR
 #define MAX_WORKSPACE ((int64_t)512 << 20)
 #define CANDIDATES 14 /* of one heuristic mode: it lists the likely ones first */
-#define TIMED_RUNS 8
 #define STORED 2 /* the version of what the store holds; new where build_graph gives tensors other ids */
 
 struct pd_gconv {
@@ -333,29 +333,18 @@ static pd_status tuning_memory(pd_gconv_memory *m, pd_gconv_library *l, const pd
     return PD_OK;
 }
 
-/* Milliseconds of `runs` runs; infinite where one fails. */
-static double time_runs(pd_gconv_library *l, const pd_gconv *p, pd_desc plan, const pd_gconv_memory *m, int runs)
-{
-    cudaEvent_t begin = NULL, end = NULL;
-    cudaStream_t stream = l->device->stream;
-    float ms = 0;
-    bool good = cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess &&
-                cudaEventRecord(begin, stream) == cudaSuccess;
-    for (int i = 0; good && i < runs; i++) good = execute(l, p, plan, m, NULL) == PD_OK;
-    good = good && cudaEventRecord(end, stream) == cudaSuccess && cudaEventSynchronize(end) == cudaSuccess &&
-           cudaEventElapsedTime(&ms, begin, end) == cudaSuccess;
-    if (begin) cudaEventDestroy(begin);
-    if (end) cudaEventDestroy(end);
-    if (!good) (void)cudaGetLastError(); /* a candidate's failure is not the next call's */
-    return good ? (double)ms : HUGE_VAL;
-}
+/* A candidate to be timed. */
+typedef struct candidate {
+    pd_gconv_library *library;
+    const pd_gconv *conv;
+    pd_desc plan;
+    const pd_gconv_memory *memory;
+} candidate;
 
-/* Of one run. A candidate that is far from the best so far is not run again and again. */
-static double time_plan(pd_gconv_library *l, const pd_gconv *p, pd_desc plan, const pd_gconv_memory *m)
+static pd_status run_candidate(void *arg)
 {
-    double ms = time_runs(l, p, plan, m, 1); /* loads the kernels */
-    if (ms < HUGE_VAL) ms = time_runs(l, p, plan, m, 1);
-    return ms > (p->plan ? 2 * p->ms : 1e30) ? ms : time_runs(l, p, plan, m, TIMED_RUNS) / TIMED_RUNS;
+    const candidate *c = arg;
+    return execute(c->library, c->conv, c->plan, c->memory, NULL);
 }
 
 /* What the search for a convolution's plan knows. */
@@ -394,8 +383,10 @@ static void try_mode(pd_gconv_library *l, pd_gconv *p, search *s, cudnnBackendHe
             pd_desc plan = new_plan(l, &own);
             pd_graph_set(&own, plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, DESC, 1, &config[i]);
             const bool good = finalized(&own, plan, &workspace) && !seen_before(s, plan);
-            const double ms = !good ? HUGE_VAL : l->handle ? time_plan(l, p, plan, &s->memory) : 0;
-            if (ms < (p->plan ? p->ms : 1e30)) {
+            const double best = p->plan ? p->ms : HUGE_VAL;
+            candidate c = {l, p, plan, &s->memory};
+            const double ms = !good ? HUGE_VAL : l->handle ? pd_cuda_time(l->device, run_candidate, &c, best) : 0;
+            if (ms < best) {
                 pd_graph_free(&p->chosen);
                 p->chosen = own;
                 pd_graph_move(&p->chosen, &list, config[i]);

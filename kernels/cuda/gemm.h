@@ -1,6 +1,6 @@
 /* gemm.h: matrix products of a library: cuBLASLt's (cublaslt.c), or a plain loop in the emulation.
  *
- *   c (m, n) = op(a) (m, k) * op(b) (k, n) + beta * c        row-major, sums in float32 */
+ *   c (m, n) = op(a) (m, k) * op(b) (k, n) + beta * c        row-major, sums in float32, deterministic */
 #ifndef PD_GEMM_H
 #define PD_GEMM_H
 
@@ -14,6 +14,9 @@ typedef struct pd_gemm {
     bool tf32;         /* 32 bits: products in TensorFloat-32 */
 } pd_gemm;
 
+/* Chooses the algorithm, by timing those that the library proposes, unless that was done before; pd_gemm_run does so, too,
+ * outside of recorded graphs. *ms: what it takes; 0 where nothing is timed. */
+pd_status pd_gemm_plan(double *ms, pd_cuda *device, const pd_gemm *g, pd_err *err);
 pd_status pd_gemm_run(pd_cuda *device, const pd_gemm *g, const void *a, const void *b, float beta, void *c,
                       pd_err *err);
 
