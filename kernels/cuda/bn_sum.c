@@ -59,7 +59,7 @@ static pd_bn_vectors vectors_of(const pd_node *node, const pd_run *run)
 /* Scratch of both directions. */
 typedef struct forward_memory {
     double *sums, *count; /* (branches, 2, c), and 1 behind them */
-    float *partial, *affine;
+    float *partial;
 } forward_memory;
 
 typedef struct backward_memory {
@@ -73,7 +73,6 @@ static size_t lay_forward(forward_memory *f, const pd_bn_maps *m, bool batch_sta
     const size_t kc = (size_t)m->branches * (size_t)m->c, pieces = (size_t)m->samples * (size_t)pd_bn_chunks(m);
     f->sums = take(&p, (2 * kc + 1) * sizeof(double));
     f->count = f->sums + 2 * kc;
-    f->affine = take(&p, 2 * kc * sizeof(float));
     f->partial = take(&p, batch_stats ? pieces * 2 * kc * sizeof(float) : 0);
     return p.used;
 }
@@ -88,6 +87,12 @@ static size_t lay_backward(backward_memory *b, const pd_bn_maps *m, void *memory
     b->total = take(&p, samples * (kc + c) * sizeof(float));
     b->partial = take(&p, samples * (size_t)pd_bn_chunks(m) * (kc + c) * sizeof(float));
     return p.used;
+}
+
+/* Saved: mean_rstd, and affine behind it. */
+static float *saved_affine(const pd_node *node, const pd_bn_maps *m)
+{
+    return (float *)node->saved + 2 * (size_t)m->branches * (size_t)m->c;
 }
 
 static bool empty(const pd_bn_maps *m)
@@ -106,7 +111,7 @@ static pd_status bn_plan(pd_node *node, pd_device *device, pd_err *err)
         if (node->grad_mode[IN(k, Z)] == PD_GRAD_ADD)
             return PD_FAIL(err, PD_EINVAL, "a branch's convolution output must not be used elsewhere");
     if (empty(&m)) return PD_OK;
-    node->saved_bytes = 2 * (size_t)m.branches * (size_t)m.c * sizeof(float);
+    node->saved_bytes = 4 * (size_t)m.branches * (size_t)m.c * sizeof(float);
     node->scratch_fwd = lay_forward(&f, &m, a->set.batch_stats, NULL);
     node->scratch_bwd = lay_backward(&b, &m, NULL);
     return PD_OK;
@@ -163,18 +168,19 @@ static pd_status bn_fwd(pd_node *node, const pd_run *run, pd_err *err)
     cudaStream_t s = pd_cuda_of(run->device)->stream;
     forward_memory f;
     pd_bn_count count;
+    float *affine = saved_affine(node, &m);
     if (empty(&m)) return PD_OK;
     lay_forward(&f, &m, a->set.batch_stats, node->scratch);
     if (a->set.batch_stats) {
         bool shifted = !a->set.sync; /* the processes' first pixels differ */
         PD_TRY(branch_sums(node, &m, &f, &shifted, s, err));
         PD_TRY(share_sums(&count, &m, a->set.sync, run, f.sums, f.count, err));
-        PD_CUDA_TRY(pd_bn_finish(&m, &v, f.sums, count, shifted, a->set.eps, a->set.momentum, node->saved, f.affine, s),
+        PD_CUDA_TRY(pd_bn_finish(&m, &v, f.sums, count, shifted, a->set.eps, a->set.momentum, node->saved, affine, s),
                     err);
     } else {
-        PD_CUDA_TRY(pd_bn_running(&m, &v, a->set.eps, node->saved, f.affine, s), err);
+        PD_CUDA_TRY(pd_bn_running(&m, &v, a->set.eps, node->saved, affine, s), err);
     }
-    PD_CUDA_TRY(pd_bn_apply(&m, f.affine, node->in[RESIDUAL] ? node->in[RESIDUAL]->data : NULL, a->set.relu,
+    PD_CUDA_TRY(pd_bn_apply(&m, affine, node->in[RESIDUAL] ? node->in[RESIDUAL]->data : NULL, a->set.relu,
                             node->out[0]->data, s),
                 err);
     return PD_OK;
@@ -191,7 +197,9 @@ static pd_status bn_bwd(pd_node *node, const pd_run *run, pd_err *err)
     lay_backward(&b, &m, node->scratch);
     const int chunks = pd_bn_chunks(&m);
     const void *dy = node->out[0]->grad, *y = node->out[0]->data;
-    PD_CUDA_TRY(pd_bn_grad_sums(&m, chunks, dy, y, a->set.relu, node->saved, b.partial, s), err);
+    const bool again = m.branches == 1 && !m.gate && !node->in[RESIDUAL];
+    const float *affine = again ? saved_affine(node, &m) : NULL;
+    PD_CUDA_TRY(pd_bn_grad_sums(&m, chunks, dy, y, a->set.relu, affine, node->saved, b.partial, s), err);
     PD_CUDA_TRY(pd_bn_grad_totals(&m, chunks, b.partial, b.total, s), err);
     PD_CUDA_TRY(pd_bn_grad_finish(&m, &v, node->saved, b.total, b.sums, s), err);
     if (m.gate && pd_wants_grad(node, GATE))
@@ -201,7 +209,7 @@ static pd_status bn_bwd(pd_node *node, const pd_run *run, pd_err *err)
     if (a->set.batch_stats) PD_TRY(share_sums(&count, &m, a->set.sync, run, b.sums, b.count, err));
     PD_CUDA_TRY(pd_bn_grad_coefficients(&m, &v, node->saved, b.sums, count, b.pqr, s), err);
     const bool residual = node->in[RESIDUAL] && pd_wants_grad(node, RESIDUAL);
-    PD_CUDA_TRY(pd_bn_grad_apply(&m, b.pqr, dy, y, a->set.relu, residual ? node->in[RESIDUAL]->grad : NULL,
+    PD_CUDA_TRY(pd_bn_grad_apply(&m, b.pqr, dy, y, a->set.relu, affine, residual ? node->in[RESIDUAL]->grad : NULL,
                                  residual && pd_adds_grad(node, RESIDUAL, run), s),
                 err);
     return PD_OK;

@@ -213,10 +213,32 @@ __global__ void __launch_bounds__(PD_THREADS)
 
 /* ---- backward ---- */
 
+/* Sets gradients to 0 where the output was not positive: y, or, of one branch, what `ab` makes of it once more: that is
+ * read anyway. */
+template <int V, int B, class T>
+__device__ __forceinline__ void mask(float (&g)[V], const maps<T> &m, size_t pixel, int c, const T *__restrict__ y,
+                                     const float *__restrict__ ab)
+{
+    float out[V];
+    if (B == 1 && ab) {
+        float a[V], b[V];
+        load<V>(m.z[0] + pixel * (size_t)m.pitch[0] + c, out);
+        load<V>(ab + c, a);
+        load<V>(ab + m.c + c, b);
+#pragma unroll
+        for (int i = 0; i < V; i++) out[i] = a[i] * out[i] + b[i];
+    } else {
+        load<V>(y + pixel * (size_t)m.c + c, out);
+    }
+#pragma unroll
+    for (int i = 0; i < V; i++) g[i] = pd_bn_masked(g[i], out[i], 1);
+}
+
 /* grid (slabs, samples * chunks) */
 template <class T, int V, int B>
 __global__ void __launch_bounds__(PD_THREADS)
     grad_sums(maps<T> m, int chunks, const T *__restrict__ dy, const T *__restrict__ y, bool relu,
+              const float *__restrict__ ab,
               const float *__restrict__ mean_rstd, float *__restrict__ partial)
 {
     __shared__ float shared[slab<V>::rows * PD_SLAB];
@@ -238,11 +260,7 @@ __global__ void __launch_bounds__(PD_THREADS)
             const size_t pixel = (size_t)sample * m.rows + r, at = pixel * (size_t)m.c + (size_t)c;
             float g[V], v[V];
             load<V>(dy + at, g);
-            if (relu) {
-                load<V>(y + at, v);
-#pragma unroll
-                for (int i = 0; i < V; i++) g[i] = pd_bn_masked(g[i], v[i], 1);
-            }
+            if (relu) mask<V, B>(g, m, pixel, c, y, ab);
 #pragma unroll
             for (int i = 0; i < V; i++) acc[B][i] += g[i];
 #pragma unroll
@@ -339,7 +357,7 @@ __global__ void __launch_bounds__(PD_THREADS)
 template <class T, int V, int B>
 __global__ void __launch_bounds__(PD_THREADS)
     grad_apply(maps<T> m, const float *__restrict__ pqr, const T *__restrict__ dy, const T *__restrict__ y, bool relu,
-               T *__restrict__ residual, bool add)
+               const float *__restrict__ ab, T *__restrict__ residual, bool add)
 {
     const unsigned wide = (unsigned)(m.c / V);
     const size_t items = (size_t)m.samples * m.rows * wide;
@@ -349,11 +367,7 @@ __global__ void __launch_bounds__(PD_THREADS)
         const size_t at = pixel * (size_t)m.c + (size_t)c;
         float g[V], v[V];
         load<V>(dy + at, g);
-        if (relu) {
-            load<V>(y + at, v);
-#pragma unroll
-            for (int i = 0; i < V; i++) g[i] = pd_bn_masked(g[i], v[i], 1);
-        }
+        if (relu) mask<V, B>(g, m, pixel, c, y, ab);
         if (residual) {
 #pragma unroll
             for (int i = 0; i < V; i++) v[i] = 0;
@@ -480,15 +494,15 @@ int pd_bn_apply(const pd_bn_maps *m, const float *ab, const void *residual, bool
     });
 }
 
-int pd_bn_grad_sums(const pd_bn_maps *m, int chunks, const void *dy, const void *y, bool relu, const float *mean_rstd,
-                    float *partial, cudaStream_t stream)
+int pd_bn_grad_sums(const pd_bn_maps *m, int chunks, const void *dy, const void *y, bool relu, const float *ab,
+                    const float *mean_rstd, float *partial, cudaStream_t stream)
 {
     const dim3 grid((unsigned)((m->c + PD_SLAB - 1) / PD_SLAB), (unsigned)(m->samples * chunks));
     return by_store(m->store, [&](auto t) {
         using T = decltype(t);
         return by_kind(m, [&](auto v, auto b) {
             return launch_sync(grad_sums<T, decltype(v)::value, decltype(b)::value>, grid, dim3(PD_THREADS), stream,
-                               typed<T>(m), chunks, (const T *)dy, (const T *)y, relu, mean_rstd, partial);
+                               typed<T>(m), chunks, (const T *)dy, (const T *)y, relu, ab, mean_rstd, partial);
         });
     });
 }
@@ -527,8 +541,8 @@ int pd_bn_grad_gate(const pd_bn_maps *m, const pd_bn_vectors *v, const float *me
     });
 }
 
-int pd_bn_grad_apply(const pd_bn_maps *m, const float *pqr, const void *dy, const void *y, bool relu, void *residual,
-                     bool add, cudaStream_t stream)
+int pd_bn_grad_apply(const pd_bn_maps *m, const float *pqr, const void *dy, const void *y, bool relu, const float *ab,
+                     void *residual, bool add, cudaStream_t stream)
 {
     return by_store(m->store, [&](auto t) {
         using T = decltype(t);
@@ -536,7 +550,7 @@ int pd_bn_grad_apply(const pd_bn_maps *m, const float *pqr, const void *dy, cons
         return by_kind(m, [&](auto v, auto b) {
             constexpr int V = decltype(v)::value, B = decltype(b)::value;
             return launch(grad_apply<T, V, B>, blocks_for(pixels * (size_t)m->c / V), dim3(PD_THREADS), stream,
-                          typed<T>(m), pqr, (const T *)dy, (const T *)y, relu, (T *)residual, add);
+                          typed<T>(m), pqr, (const T *)dy, (const T *)y, relu, ab, (T *)residual, add);
         });
     });
 }

@@ -61,9 +61,10 @@ int pd_bn_running(const pd_bn_maps *m, const pd_bn_vectors *v, float eps, float 
 int pd_bn_apply(const pd_bn_maps *m, const float *affine, const void *residual, bool relu, void *y,
                 cudaStream_t stream);
 
-/* partial (samples * chunks, 1 + branches, c): sums of g and of g (z_k - mean_k), g = dy behind the mask. */
-int pd_bn_grad_sums(const pd_bn_maps *m, int chunks, const void *dy, const void *y, bool relu, const float *mean_rstd,
-                    float *partial, cudaStream_t stream);
+/* partial (samples * chunks, 1 + branches, c): sums of g and of g (z_k - mean_k), g = dy behind the mask: y, or, affine not
+ * NULL (one branch, neither gate nor residual), what it makes of z, which spares reading y. */
+int pd_bn_grad_sums(const pd_bn_maps *m, int chunks, const void *dy, const void *y, bool relu, const float *affine,
+                    const float *mean_rstd, float *partial, cudaStream_t stream);
 /* total (samples, 1 + branches, c) from the partial ones. */
 int pd_bn_grad_totals(const pd_bn_maps *m, int chunks, const float *partial, float *total, cudaStream_t stream);
 /* Gradients of gamma and beta; sums (branches, 2, c): dbeta, dgamma. */
@@ -75,9 +76,9 @@ int pd_bn_grad_coefficients(const pd_bn_maps *m, const pd_bn_vectors *v, const f
 /* Gradient of the gate. */
 int pd_bn_grad_gate(const pd_bn_maps *m, const pd_bn_vectors *v, const float *mean_rstd, const float *total,
                     float *dgate, bool add, cudaStream_t stream);
-/* dz, and the residual's gradient (NULL: not wanted). */
-int pd_bn_grad_apply(const pd_bn_maps *m, const float *pqr, const void *dy, const void *y, bool relu, void *residual,
-                     bool add, cudaStream_t stream);
+/* dz, and the residual's gradient (NULL: not wanted); masked as above. */
+int pd_bn_grad_apply(const pd_bn_maps *m, const float *pqr, const void *dy, const void *y, bool relu,
+                     const float *affine, void *residual, bool add, cudaStream_t stream);
 /* Branches without a norm, only a bias (branches * c): mean_rstd of mean 0 and deviation 1, affine of factor 1. */
 int pd_bn_plain(int branches, int c, const float *bias, float *mean_rstd, float *affine, cudaStream_t stream);
 

@@ -177,7 +177,7 @@ static pd_status mix_bwd(pd_node *node, const pd_run *run, pd_err *err)
         if (pd_wants_grad(node, BIAS)) v.dbeta[k] = node->in[BIAS]->grad + (size_t)k * (size_t)m.c;
         v.add_beta[k] = pd_adds_grad(node, BIAS, run);
     }
-    PD_CUDA_TRY(pd_bn_grad_sums(&m, chunks, dy, y, a->relu, mean_rstd, partial, stream), err);
+    PD_CUDA_TRY(pd_bn_grad_sums(&m, chunks, dy, y, a->relu, NULL, mean_rstd, partial, stream), err);
     PD_CUDA_TRY(pd_bn_grad_totals(&m, chunks, partial, total, stream), err);
     PD_CUDA_TRY(pd_bn_grad_finish(&m, &v, mean_rstd, total, sums, stream), err);
     if (pd_wants_grad(node, GATE))
@@ -186,7 +186,7 @@ static pd_status mix_bwd(pd_node *node, const pd_run *run, pd_err *err)
             err);
     PD_CUDA_TRY(pd_bn_grad_coefficients(&m, &v, mean_rstd, sums, (pd_bn_count){0}, pqr, stream), err);
     const bool residual = node->in[RESIDUAL] && pd_wants_grad(node, RESIDUAL);
-    PD_CUDA_TRY(pd_bn_grad_apply(&m, pqr, dy, y, a->relu, residual ? node->in[RESIDUAL]->grad : NULL,
+    PD_CUDA_TRY(pd_bn_grad_apply(&m, pqr, dy, y, a->relu, NULL, residual ? node->in[RESIDUAL]->grad : NULL,
                                  residual && pd_adds_grad(node, RESIDUAL, run), stream),
                 err);
     /* z holds its gradient now */
