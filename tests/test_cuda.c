@@ -79,7 +79,14 @@ static pd_value *layer_case(pd_tape *t, pd_form form, pd_mixture mixture, unsign
     return pd_record_layer(t, form, "layer", "bn", scene_map(t, "x", n, h, h, c), &l, r, true);
 }
 
-enum { CASES = 33 };
+static pd_value *squeeze_case(pd_tape *t, int n, int h, int w, int c)
+{
+    pd_value *x = scene_map(t, "x", n, h, w, c);
+    return pd_excite(t, x, pd_record_linear(t, "fc", pd_channel_means(t, x), c, false), scene_map(t, "r", n, h, w, c),
+                     true);
+}
+
+enum { CASES = 49 };
 static const char *const case_names[CASES] = {
     "conv 3x3",
     "conv 3x3 bias relu",
@@ -111,9 +118,25 @@ static const char *const case_names[CASES] = {
     "upsample",
     "squeeze",
     "excite map",
+    "two readers",
+    "conv 21 inputs",
+    "conv many rows, bias",
+    "conv bias of 72",
+    "conv bias of 27",
+    "max pool of eights",
+    "max pool of 2, odd sides",
+    "max pool 5 stride 1",
+    "max pool of 2 stride 3",
+    "subsample 12 channels",
+    "upsample 12 channels",
+    "upsample by 2",
+    "squeeze large",
+    "squeeze 12 channels",
+    "excite map 12 channels",
+    "excite cells of a pixel",
+    "excite map, empty cells",
     "conv 1x1 twice",
     "conv 1x1 bias relu",
-    "two readers",
 };
 
 static pd_value *record_case(pd_tape *t, int i)
@@ -147,24 +170,38 @@ static pd_value *record_case(pd_tape *t, int i)
     case 25: return pd_max_pool(t, scene_map(t, "x", 2, 9, 8, 12), 3, 2, 1);
     case 26: return pd_subsample(t, scene_map(t, "x", 2, 7, 5, 16), 2);
     case 27: return pd_upsample_add(t, scene_map(t, "x", 2, 4, 3, 16), scene_map(t, "y", 2, 7, 6, 16));
-    case 28: {
-        pd_value *x = scene_map(t, "x", 2, 5, 6, 32);
-        return pd_excite(t, x, pd_record_linear(t, "fc", pd_channel_means(t, x), 32, false),
-                         scene_map(t, "r", 2, 5, 6, 32), true);
-    }
+    case 28: return squeeze_case(t, 2, 5, 6, 32);
     case 29: return pd_excite(t, scene_map(t, "x", 2, 7, 6, 16), scene_map(t, "m", 2, 3, 2, 16), NULL, false);
-    case 30: { /* x has two readers: a gradient is added to */
+    case 30: {
+        pd_value *x = scene_map(t, "x", 2, 6, 6, 16), *y = pd_max_pool(t, x, 3, 1, 1);
+        const pd_conv_args args = {.stride = 1, .pad_h = 1, .pad_w = 1, .groups = 1};
+        return pd_conv(t, "conv", x, kernel(t, "w", 16, 16, 3, 3), NULL, y, args);
+    }
+    case 31: return conv_case(t, 2, 5, 4, 21, 16, 3, 1, 1, false, false, false);
+    case 32: return conv_case(t, 1, 130, 129, 8, 8, 1, 1, 1, true, false, false);
+    case 33: return conv_case(t, 2, 24, 23, 8, 72, 1, 1, 1, true, false, true);
+    case 34: return conv_case(t, 2, 24, 23, 8, 27, 1, 1, 1, true, false, false);
+    case 35: return pd_max_pool(t, scene_map(t, "x", 3, 9, 8, 24), 3, 2, 1);
+    case 36: return pd_max_pool(t, scene_map(t, "x", 2, 7, 9, 16), 2, 2, 0);
+    case 37: return pd_max_pool(t, scene_map(t, "x", 3, 7, 6, 16), 5, 1, 2);
+    case 38: return pd_max_pool(t, scene_map(t, "x", 2, 9, 7, 8), 2, 3, 1);
+    case 39: return pd_subsample(t, scene_map(t, "x", 2, 8, 7, 12), 3);
+    case 40: return pd_upsample_add(t, scene_map(t, "x", 3, 3, 2, 12), scene_map(t, "y", 3, 8, 5, 12));
+    case 41: return pd_upsample_add(t, scene_map(t, "x", 2, 3, 4, 8), scene_map(t, "y", 2, 6, 8, 8));
+    case 42: return squeeze_case(t, 2, 19, 17, 72);
+    case 43: return squeeze_case(t, 3, 7, 9, 12);
+    case 44: return pd_excite(t, scene_map(t, "x", 2, 7, 9, 12), scene_map(t, "m", 2, 2, 3, 12), NULL, false);
+    case 45:
+        return pd_excite(t, scene_map(t, "x", 2, 5, 5, 72), scene_map(t, "m", 2, 5, 5, 72),
+                         scene_map(t, "r", 2, 5, 5, 72), true);
+    case 46: return pd_excite(t, scene_map(t, "x", 3, 3, 2, 8), scene_map(t, "m", 3, 5, 3, 8), NULL, true);
+    case 47: { /* x has two readers: a gradient is added to */
         pd_value *x = scene_map(t, "x", 2, 7, 5, 16);
         const pd_conv_args args = {.stride = 1, .groups = 1};
         pd_value *y = pd_conv(t, "a", x, kernel(t, "wa", 24, 16, 1, 1), NULL, NULL, args);
         return pd_conv(t, "b", x, kernel(t, "wb", 24, 16, 1, 1), vector(t, "bias", 24), y, args);
     }
-    case 31: return conv_case(t, 2, 7, 5, 24, 16, 1, 1, 1, true, false, true);
-    default: {
-        pd_value *x = scene_map(t, "x", 2, 6, 6, 16), *y = pd_max_pool(t, x, 3, 1, 1);
-        const pd_conv_args args = {.stride = 1, .pad_h = 1, .pad_w = 1, .groups = 1};
-        return pd_conv(t, "conv", x, kernel(t, "w", 16, 16, 3, 3), NULL, y, args);
-    }
+    default: return conv_case(t, 2, 7, 5, 24, 16, 1, 1, 1, true, false, true);
     }
 }
 
