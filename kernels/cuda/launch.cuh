@@ -154,6 +154,52 @@ __device__ __forceinline__ size_t item_step()
     return (size_t)gridDim.x * blockDim.x;
 }
 
+/* ---- n rows of `wide` items, wide below 2^32: a thread has the same place in all of its rows, so that what depends on
+ * the place is worked out once and the loop over rows divides nothing ---- */
+
+inline dim3 blocks_for_rows(size_t n, size_t wide)
+{
+    const size_t most = (size_t)1 << 22, at_once = wide && wide < most ? most / wide : 1;
+    return dim3((unsigned)(((n < at_once ? n : at_once) * wide + PD_THREADS - 1) / PD_THREADS));
+}
+
+/* for (size_t row = t.row; row < n; row += t.step) */
+struct in_rows {
+    unsigned place;
+    size_t row, step;
+};
+
+__device__ __forceinline__ in_rows thread_in_rows(unsigned wide)
+{
+    const unsigned first = (unsigned)first_item(), step = (unsigned)item_step() / wide, row = first / wide;
+    return in_rows{first % wide, row < step ? row : SIZE_MAX, step}; /* the last threads may have no row */
+}
+
+/* The same for images (h, w, c) of less than 2^32 elements: V channels from c on of the pixel (y, x), in every step-th
+ * image from `image` on. Launched with blocks_for_rows(images, h * w * c / V). */
+template <int V> struct in_images {
+    int c, x, y;
+    size_t image, step;
+
+    __device__ __forceinline__ in_images(int h, int w, int channels)
+    {
+        const unsigned wide = (unsigned)(channels / V);
+        const in_rows t = thread_in_rows((unsigned)h * (unsigned)w * wide);
+        const unsigned pixel = t.place / wide;
+        c = (int)(t.place % wide) * V;
+        x = (int)(pixel % (unsigned)w);
+        y = (int)(pixel / (unsigned)w);
+        image = t.row;
+        step = t.step;
+    }
+    /* Where a map of these channels has them for a pixel. */
+    __device__ __forceinline__ size_t at(size_t in, int py, int px, int h, int w, int channels) const
+    {
+        const unsigned pixel = (unsigned)py * (unsigned)w + (unsigned)px;
+        return in * (size_t)h * (size_t)w * (size_t)channels + pixel * (unsigned)channels + (unsigned)c;
+    }
+};
+
 /* ---- sums over threads; every thread of the block must call them ---- */
 
 #ifdef __CUDACC__
@@ -244,6 +290,25 @@ __device__ __forceinline__ int block_rank(bool flag, int *all, int *shared)
 template <int V> struct slab {
     static constexpr int lanes = PD_SLAB / V, rows = PD_THREADS / lanes;
 };
+
+/* Blocks of the slabs of c channels, for each of `pieces`: all in x, because y ends at 65535. */
+__host__ __device__ inline unsigned slabs_of(int c)
+{
+    return ((unsigned)c + PD_SLAB - 1) / PD_SLAB;
+}
+inline dim3 slab_blocks(int c, size_t pieces)
+{
+    return dim3((unsigned)(slabs_of(c) * pieces));
+}
+/* The block's first channel, and its piece. */
+__device__ __forceinline__ int slab_channel(int c)
+{
+    return (int)(blockIdx.x % slabs_of(c) * PD_SLAB);
+}
+__device__ __forceinline__ unsigned slab_piece(int c)
+{
+    return blockIdx.x / slabs_of(c);
+}
 
 /* The column sums of acc over the block's rows of threads, in order; thread i < 64 gets channel i's. shared: rows * 64.
  */

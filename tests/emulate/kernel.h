@@ -32,6 +32,15 @@ extern dim3 blockDim, gridDim;
 
 void __syncthreads();
 
+inline int min(int a, int b)
+{
+    return a < b ? a : b;
+}
+inline int max(int a, int b)
+{
+    return a > b ? a : b;
+}
+
 /* Threads take turns, so these are whole by themselves. */
 inline int atomicAdd(int *at, int x)
 {
