@@ -3,6 +3,8 @@
 
 #include "kernels/cuda/gate.h"
 
+#include <limits.h>
+
 using namespace pd;
 
 namespace
@@ -37,51 +39,131 @@ __device__ __forceinline__ float sigmoid(float x)
     return 1 / (1 + expf(-x));
 }
 
-template <class T, class M> __global__ void excite_forward(pd_excite_args e)
+/* How blocks share the cells of m: each cell has a team of rows of threads, a power of two; a block has the teams of
+ * neighbouring cells, and of the pixels that read them `most` from a multiple of `most` on. */
+struct teams {
+    int rows, most;
+    unsigned pieces; /* of a cell's pixels, a block each */
+};
+
+/* A thread's part: V channels from c on of a cell, and every teams.rows-th of its pixels; it is at one of them. */
+template <int V> struct part {
+    int c, left; /* pixels from this one to the last */
+    unsigned cell;
+    int x, wide; /* the pixel's column in the cell, and how many there are; INT_MAX: the cell's lines are x's */
+    size_t pixel;
+
+    __device__ __forceinline__ part(const pd_excite_args &e, const teams &t)
+    {
+        const unsigned mh = (unsigned)e.mh, mw = (unsigned)e.mw, h = (unsigned)e.h, w = (unsigned)e.w;
+        const unsigned block = slab_piece(e.c), row = threadIdx.x / slab<V>::lanes, team = row / (unsigned)t.rows;
+        c = slab_channel(e.c) + (int)(threadIdx.x % slab<V>::lanes) * V;
+        cell = block / t.pieces * (slab<V>::rows / (unsigned)t.rows) + team;
+        const unsigned line = cell / mw, image = line / mh, my = line % mh, mx = cell % mw;
+        const unsigned y0 = (my * h + mh - 1) / mh, y1 = ((my + 1) * h + mh - 1) / mh;
+        const unsigned x0 = (mx * w + mw - 1) / mw, x1 = ((mx + 1) * w + mw - 1) / mw;
+        const int begin = (int)(block % t.pieces) * t.most, count = (int)((y1 - y0) * (x1 - x0)) - begin;
+        const int first = (int)(row % (unsigned)t.rows);
+        left = image < (unsigned)e.n && c < e.c ? min(count, t.most) - first : 0;
+        wide = x1 - x0 == w ? INT_MAX : (int)(x1 - x0);
+        x = begin + first;
+        pixel = ((size_t)image * h + y0) * w + x0 + (size_t)x;
+        if (left <= 0) return;
+        pixel += (size_t)(x / wide) * (size_t)(e.w - wide);
+        x %= wide;
+    }
+    __device__ __forceinline__ void go_on(const pd_excite_args &e, const teams &t)
+    {
+        left -= t.rows;
+        x += t.rows;
+        pixel += (size_t)t.rows;
+        for (; x >= wide; x -= wide) pixel += (size_t)(e.w - wide);
+    }
+    template <class M> __device__ __forceinline__ void gate(const pd_excite_args &e, float (&to)[V]) const
+    {
+        load<V>((const M *)e.m + cell * (size_t)e.c + c, to);
+#pragma unroll
+        for (int i = 0; i < V; i++) to[i] = sigmoid(to[i]);
+    }
+};
+
+template <class T, class M, int V>
+__global__ void __launch_bounds__(PD_THREADS) excite_forward(pd_excite_args e, teams t)
 {
     const T *x = (const T *)e.x, *residual = (const T *)e.residual;
-    const M *m = (const M *)e.m;
-    T *y = (T *)e.out;
-    const size_t items = (size_t)e.n * (size_t)e.h * (size_t)e.w * (size_t)e.c;
-    for (size_t item = first_item(); item < items; item += item_step()) {
-        const int c = (int)(item % (unsigned)e.c);
-        const size_t pixel = item / (unsigned)e.c, row = pixel / (unsigned)e.w, image = row / (unsigned)e.h;
-        const int my = (int)((long)(row % (unsigned)e.h) * e.mh / e.h),
-                  mx = (int)((long)(pixel % (unsigned)e.w) * e.mw / e.w);
-        const float gate = sigmoid(
-            to_float(m[((image * (size_t)e.mh + (size_t)my) * (size_t)e.mw + (size_t)mx) * (size_t)e.c + (size_t)c]));
-        const float v = to_float(x[item]) * gate + (residual ? to_float(residual[item]) : 0.f);
-        y[item] = from_float<T>(e.relu && !(v > 0) ? 0.f : v);
+    part<V> p(e, t);
+    if (p.left <= 0) return;
+    float gate[V], more[V], v[V];
+    p.template gate<M>(e, gate);
+#pragma unroll
+    for (int i = 0; i < V; i++) more[i] = 0;
+    for (; p.left > 0; p.go_on(e, t)) {
+        const size_t at = p.pixel * (size_t)e.c + (size_t)p.c;
+        load<V>(x + at, v);
+        if (residual) load<V>(residual + at, more);
+#pragma unroll
+        for (int i = 0; i < V; i++) {
+            v[i] = v[i] * gate[i] + more[i];
+            if (e.relu && !(v[i] > 0)) v[i] = 0;
+        }
+        store<V>((T *)e.out + at, v);
     }
 }
 
-/* One block a cell of m and 64 of its channels: it sums over the pixels that read the cell. */
-template <class T, class M> __global__ void __launch_bounds__(PD_THREADS) excite_backward(pd_excite_args e)
+template <class T, int V> __device__ __forceinline__ void give(void *grad, size_t at, const float (&g)[V], bool add)
 {
-    __shared__ float shared[slab<1>::rows * PD_SLAB];
-    const T *x = (const T *)e.x, *y = (const T *)e.y, *dy = (const T *)e.dy;
-    T *dx = (T *)e.dx, *dresidual = (T *)e.dresidual;
-    const int c = (int)blockIdx.x * PD_SLAB + (int)threadIdx.x % PD_SLAB, lane = (int)threadIdx.x / PD_SLAB;
-    const size_t cell = blockIdx.y, image = cell / (unsigned)(e.mh * e.mw);
-    const int my = (int)(cell / (unsigned)e.mw % (unsigned)e.mh), mx = (int)(cell % (unsigned)e.mw);
-    const int y0 = (my * e.h + e.mh - 1) / e.mh, y1 = ((my + 1) * e.h + e.mh - 1) / e.mh;
-    const int x0 = (mx * e.w + e.mw - 1) / e.mw, x1 = ((mx + 1) * e.w + e.mw - 1) / e.mw, wide = x1 - x0;
-    float sum[1] = {0}, s = 0;
-    if (c < e.c) s = sigmoid(to_float(((const M *)e.m)[cell * (size_t)e.c + (size_t)c]));
-    for (int p = lane; c < e.c && p < (y1 - y0) * wide; p += slab<1>::rows) {
-        const int iy = y0 + p / wide, ix = x0 + p % wide;
-        const size_t at = ((image * (size_t)e.h + (size_t)iy) * (size_t)e.w + (size_t)ix) * (size_t)e.c + (size_t)c;
-        const float g = e.relu && !(to_float(y[at]) > 0) ? 0.f : to_float(dy[at]);
-        sum[0] += g * to_float(x[at]);
-        if (dx) dx[at] = from_float<T>(g * s + (e.add_x ? to_float(dx[at]) : 0.f));
-        if (dresidual) dresidual[at] = from_float<T>(g + (e.add_residual ? to_float(dresidual[at]) : 0.f));
+    T *to = (T *)grad + at;
+    float v[V];
+#pragma unroll
+    for (int i = 0; i < V; i++) v[i] = 0;
+    if (add) load<V>(to, v);
+#pragma unroll
+    for (int i = 0; i < V; i++) v[i] += g[i];
+    store<V>(to, v);
+}
+
+/* A team sums over its cell's pixels: there is one piece of them. */
+template <class T, class M, int V>
+__global__ void __launch_bounds__(PD_THREADS) excite_backward(pd_excite_args e, teams t)
+{
+    __shared__ float shared[slab<V>::rows * PD_SLAB];
+    part<V> p(e, t);
+    float gate[V], sum[V], v[V], g[V];
+#pragma unroll
+    for (int i = 0; i < V; i++) gate[i] = sum[i] = 0;
+    if (p.left > 0) p.template gate<M>(e, gate);
+    for (; p.left > 0; p.go_on(e, t)) {
+        const size_t at = p.pixel * (size_t)e.c + (size_t)p.c;
+        load<V>((const T *)e.dy + at, g);
+        if (e.relu) {
+            load<V>((const T *)e.y + at, v);
+#pragma unroll
+            for (int i = 0; i < V; i++) g[i] = v[i] > 0 ? g[i] : 0;
+        }
+        load<V>((const T *)e.x + at, v);
+#pragma unroll
+        for (int i = 0; i < V; i++) {
+            sum[i] += g[i] * v[i];
+            v[i] = g[i] * gate[i];
+        }
+        if (e.dx) give<T, V>(e.dx, at, v, e.add_x);
+        if (e.dresidual) give<T, V>(e.dresidual, at, g, e.add_residual);
     }
-    const float total = column_sum<1>(sum, shared);
-    const int channel = (int)blockIdx.x * PD_SLAB + (int)threadIdx.x;
-    if (e.dm && threadIdx.x < PD_SLAB && channel < e.c) {
-        M *to = (M *)e.dm + cell * (size_t)e.c + (size_t)channel;
-        *to =
-            from_float<M>(total * s * (1 - s) + (e.add_m ? to_float(*to) : 0.f)); /* thread i < 64 has channel i's s */
+    if (!e.dm) return;
+    store<V>(shared + threadIdx.x * V, sum); /* a row of threads has the slab's channels */
+    __syncthreads();
+    const unsigned there = slab<V>::rows / (unsigned)t.rows, first = slab_piece(e.c) * there;
+    for (unsigned i = threadIdx.x; i < there * PD_SLAB; i += PD_THREADS) {
+        const unsigned cell = first + i / PD_SLAB, lane = i % PD_SLAB;
+        const int c = slab_channel(e.c) + (int)lane;
+        if (c >= e.c || cell >= (unsigned)e.n * (unsigned)e.mh * (unsigned)e.mw) continue;
+        const size_t at = cell * (size_t)e.c + (size_t)c;
+        const float s = sigmoid(to_float(((const M *)e.m)[at]));
+        M *to = (M *)e.dm + at;
+        float total = 0;
+        for (int r = 0; r < t.rows; r++)
+            total += shared[(i / PD_SLAB * (unsigned)t.rows + (unsigned)r) * PD_SLAB + lane];
+        *to = from_float<M>(total * s * (1 - s) + (e.add_m ? to_float(*to) : 0.f));
     }
 }
 
@@ -89,6 +171,32 @@ template <class T, class M> __global__ void __launch_bounds__(PD_THREADS) excite
 template <class F> int by_types(const pd_excite_args *e, F f)
 {
     return by_store(e->store, [&](auto t) { return e->m_store == PD_STORE_32 ? f(t, float{}) : f(t, t); });
+}
+
+/* So that 32 bits hold what `part` multiplies. */
+bool is_narrow(const pd_excite_args *e)
+{
+    const int sides = e->h | e->w | e->mh | e->mw;
+    return sides < 1 << 15;
+}
+
+/* With `each` pixels for a thread; 0: all of a cell in one piece. */
+template <int V> teams teams_of(const pd_excite_args *e, int each)
+{
+    const int pixels = ((e->h + e->mh - 1) / e->mh) * ((e->w + e->mw - 1) / e->mw); /* of a cell, at most */
+    teams t = {1, pixels, 1};
+    while (t.rows < slab<V>::rows && 2 * t.rows <= pixels) t.rows *= 2;
+    if (each) {
+        t.most = each * t.rows;
+        t.pieces = (unsigned)((pixels + t.most - 1) / t.most);
+    }
+    return t;
+}
+
+template <int V> dim3 team_blocks(const pd_excite_args *e, const teams &t)
+{
+    const size_t cells = (size_t)e->n * (size_t)e->mh * (size_t)e->mw, there = (size_t)(slab<V>::rows / t.rows);
+    return slab_blocks(e->c, (cells + there - 1) / there * t.pieces);
 }
 
 } // namespace
@@ -105,16 +213,26 @@ int pd_row_softmax_bwd(int n, int k, const float *y, const float *dy, float *dx,
 
 int pd_excite_fwd(const pd_excite_args *e, cudaStream_t stream)
 {
-    const size_t items = (size_t)e->n * (size_t)e->h * (size_t)e->w * (size_t)e->c;
-    return by_types(e, [&](auto t, auto m) {
-        return launch(excite_forward<decltype(t), decltype(m)>, blocks_for(items), dim3(PD_THREADS), stream, *e);
+    if (!is_narrow(e)) return (int)cudaErrorInvalidValue;
+    return by_types(e, [&](auto x, auto m) {
+        return by_width(e->c % 8 == 0, [&](auto v) {
+            constexpr int V = decltype(v)::value;
+            const teams t = teams_of<V>(e, 8);
+            return launch(excite_forward<decltype(x), decltype(m), V>, team_blocks<V>(e, t), dim3(PD_THREADS), stream,
+                          *e, t);
+        });
     });
 }
 
 int pd_excite_bwd(const pd_excite_args *e, cudaStream_t stream)
 {
-    const dim3 grid((unsigned)((e->c + PD_SLAB - 1) / PD_SLAB), (unsigned)(e->n * e->mh * e->mw));
-    return by_types(e, [&](auto t, auto m) {
-        return launch_sync(excite_backward<decltype(t), decltype(m)>, grid, dim3(PD_THREADS), stream, *e);
+    if (!is_narrow(e)) return (int)cudaErrorInvalidValue;
+    return by_types(e, [&](auto x, auto m) {
+        return by_width(e->c % 8 == 0, [&](auto v) {
+            constexpr int V = decltype(v)::value;
+            const teams t = teams_of<V>(e, 0);
+            return launch_sync(excite_backward<decltype(x), decltype(m), V>, team_blocks<V>(e, t), dim3(PD_THREADS),
+                               stream, *e, t);
+        });
     });
 }

@@ -12,7 +12,8 @@ extern "C" {
 int pd_row_softmax_fwd(int n, int k, const float *x, float *y, cudaStream_t stream);
 int pd_row_softmax_bwd(int n, int k, const float *y, const float *dy, float *dx, bool add, cudaStream_t stream);
 
-/* y = relu?( x * sigmoid(m at the nearest cell) + residual ); x, residual, y in `store`, m in m_store. */
+/* y = relu?( x * sigmoid(m at the nearest cell) + residual ); x, residual, y in `store`, m in m_store.
+ * All sides are below 2^15. */
 typedef struct pd_excite_args {
     int n, h, w, c, mh, mw;
     pd_store store, m_store;
