@@ -8,122 +8,127 @@ using namespace pd;
 namespace
 {
 
-/* An item of a map as channel, column, row, image. */
-struct place {
-    int c, x, y;
-    size_t image;
-};
-
-__device__ __forceinline__ place place_of(size_t item, int c, int w, int h)
+template <class T, int V>
+__global__ void up_forward(pd_resample s, const T *__restrict__ coarse, const T *lateral, T *y)
 {
-    place p;
-    p.c = (int)(item % (unsigned)c);
-    item /= (unsigned)c;
-    p.x = (int)(item % (unsigned)w);
-    item /= (unsigned)w;
-    p.y = (int)(item % (unsigned)h);
-    p.image = item / (unsigned)h;
-    return p;
-}
-
-__device__ __forceinline__ size_t index_of(size_t image, int y, int x, int c, int h, int w, int channels)
-{
-    return ((image * (size_t)h + (size_t)y) * (size_t)w + (size_t)x) * (size_t)channels + (size_t)c;
-}
-
-template <class T>
-__global__ void up_forward(pd_resample s, const T *__restrict__ coarse, const T *lateral, T *y, size_t items)
-{
-    for (size_t item = first_item(); item < items; item += item_step()) {
-        const place p = place_of(item, s.c, s.w, s.h);
-        const int cy = (int)((long)p.y * s.hc / s.h), cx = (int)((long)p.x * s.wc / s.w);
-        y[item] =
-            from_float<T>(to_float(lateral[item]) + to_float(coarse[index_of(p.image, cy, cx, p.c, s.hc, s.wc, s.c)]));
+    const in_images<V> p(s.h, s.w, s.c);
+    const int cy = (int)((unsigned)p.y * (unsigned)s.hc / (unsigned)s.h),
+              cx = (int)((unsigned)p.x * (unsigned)s.wc / (unsigned)s.w);
+    for (size_t image = p.image; image < (size_t)s.n; image += p.step) {
+        const size_t at = p.at(image, p.y, p.x, s.h, s.w, s.c);
+        float v[V], more[V];
+        load<V>(lateral + at, v);
+        load<V>(coarse + p.at(image, cy, cx, s.hc, s.wc, s.c), more);
+#pragma unroll
+        for (int i = 0; i < V; i++) v[i] += more[i];
+        store<V>(y + at, v);
     }
 }
 
-template <class T>
-__global__ void up_backward(pd_resample s, const T *__restrict__ dy, T *__restrict__ dcoarse, bool add, size_t items)
+/* The first of `fine` places that reads coarse place i: ceil(i * fine / coarse). */
+__device__ __forceinline__ int first_reader(int i, int fine, int coarse)
 {
-    for (size_t item = first_item(); item < items; item += item_step()) {
-        const place p = place_of(item, s.c, s.wc, s.hc);
-        const int y0 = (int)(((long)p.y * s.h + s.hc - 1) / s.hc),
-                  y1 = (int)(((long)(p.y + 1) * s.h + s.hc - 1) / s.hc);
-        const int x0 = (int)(((long)p.x * s.w + s.wc - 1) / s.wc),
-                  x1 = (int)(((long)(p.x + 1) * s.w + s.wc - 1) / s.wc);
-        float sum = add ? to_float(dcoarse[item]) : 0.f;
+    return (int)(((unsigned)i * (unsigned)fine + (unsigned)coarse - 1) / (unsigned)coarse);
+}
+
+template <class T, int V>
+__global__ void up_backward(pd_resample s, const T *__restrict__ dy, T *__restrict__ dcoarse, bool add)
+{
+    const in_images<V> p(s.hc, s.wc, s.c);
+    const int y0 = first_reader(p.y, s.h, s.hc), y1 = first_reader(p.y + 1, s.h, s.hc);
+    const int x0 = first_reader(p.x, s.w, s.wc), x1 = first_reader(p.x + 1, s.w, s.wc);
+    for (size_t image = p.image; image < (size_t)s.n; image += p.step) {
+        T *to = dcoarse + p.at(image, p.y, p.x, s.hc, s.wc, s.c);
+        float sum[V], g[V];
+#pragma unroll
+        for (int i = 0; i < V; i++) sum[i] = 0;
+        if (add) load<V>(to, sum);
         for (int y = y0; y < y1; y++)
-            for (int x = x0; x < x1; x++) sum += to_float(dy[index_of(p.image, y, x, p.c, s.h, s.w, s.c)]);
-        dcoarse[item] = from_float<T>(sum);
+            for (int x = x0; x < x1; x++) {
+                load<V>(dy + p.at(image, y, x, s.h, s.w, s.c), g);
+#pragma unroll
+                for (int i = 0; i < V; i++) sum[i] += g[i];
+            }
+        store<V>(to, sum);
     }
 }
 
-template <class T>
-__global__ void sub_forward(pd_resample s, const T *__restrict__ fine, T *__restrict__ coarse, size_t items)
+template <class T, int V> __global__ void sub_forward(pd_resample s, const T *__restrict__ fine, T *__restrict__ coarse)
 {
-    for (size_t item = first_item(); item < items; item += item_step()) {
-        const place p = place_of(item, s.c, s.wc, s.hc);
-        coarse[item] = fine[index_of(p.image, p.y * s.stride, p.x * s.stride, p.c, s.h, s.w, s.c)];
+    const in_images<V> p(s.hc, s.wc, s.c);
+    for (size_t image = p.image; image < (size_t)s.n; image += p.step) {
+        float v[V];
+        load<V>(fine + p.at(image, p.y * s.stride, p.x * s.stride, s.h, s.w, s.c), v);
+        store<V>(coarse + p.at(image, p.y, p.x, s.hc, s.wc, s.c), v);
     }
 }
 
-template <class T>
-__global__ void sub_backward(pd_resample s, const T *__restrict__ dcoarse, T *__restrict__ dfine, bool add,
-                             size_t items)
+template <class T, int V>
+__global__ void sub_backward(pd_resample s, const T *__restrict__ dcoarse, T *__restrict__ dfine, bool add)
 {
-    for (size_t item = first_item(); item < items; item += item_step()) {
-        const place p = place_of(item, s.c, s.w, s.h);
-        float sum = add ? to_float(dfine[item]) : 0.f;
-        if (p.y % s.stride == 0 && p.x % s.stride == 0)
-            sum += to_float(dcoarse[index_of(p.image, p.y / s.stride, p.x / s.stride, p.c, s.hc, s.wc, s.c)]);
-        dfine[item] = from_float<T>(sum);
+    const in_images<V> p(s.h, s.w, s.c);
+    const int cy = p.y / s.stride, cx = p.x / s.stride;
+    const bool taken = cy * s.stride == p.y && cx * s.stride == p.x;
+    if (add && !taken) return;
+    for (size_t image = p.image; image < (size_t)s.n; image += p.step) {
+        T *to = dfine + p.at(image, p.y, p.x, s.h, s.w, s.c);
+        float sum[V], g[V];
+#pragma unroll
+        for (int i = 0; i < V; i++) sum[i] = g[i] = 0;
+        if (add) load<V>(to, sum);
+        if (taken) load<V>(dcoarse + p.at(image, cy, cx, s.hc, s.wc, s.c), g);
+#pragma unroll
+        for (int i = 0; i < V; i++) sum[i] += g[i];
+        store<V>(to, sum);
     }
 }
 
-size_t fine_items(const pd_resample *s)
+/* f(element, vector, blocks) for a thread every V channels of the fine map or of the coarse one. */
+template <class F> int launch_map(const pd_resample *s, bool fine, F f)
 {
-    return (size_t)s->n * (size_t)s->h * (size_t)s->w * (size_t)s->c;
-}
-
-size_t coarse_items(const pd_resample *s)
-{
-    return (size_t)s->n * (size_t)s->hc * (size_t)s->wc * (size_t)s->c;
+    const int sides = s->h | s->w | s->hc | s->wc;
+    if (sides >= 1 << 15) return (int)cudaErrorInvalidValue; /* 32 bits hold products of two */
+    const size_t items = (fine ? (size_t)s->h * (size_t)s->w : (size_t)s->hc * (size_t)s->wc) * (size_t)s->c;
+    return by_store(s->store, [&](auto t) {
+        return by_width(s->c % 8 == 0,
+                        [&](auto v) { return f(t, v, blocks_for_rows((size_t)s->n, items / decltype(v)::value)); });
+    });
 }
 
 } // namespace
 
 int pd_upsample_add_fwd(const pd_resample *s, const void *coarse, const void *lateral, void *y, cudaStream_t stream)
 {
-    return by_store(s->store, [&](auto t) {
+    return launch_map(s, true, [&](auto t, auto v, dim3 blocks) {
         using T = decltype(t);
-        return launch(up_forward<T>, blocks_for(fine_items(s)), dim3(PD_THREADS), stream, *s, (const T *)coarse,
-                      (const T *)lateral, (T *)y, fine_items(s));
+        return launch(up_forward<T, decltype(v)::value>, blocks, dim3(PD_THREADS), stream, *s, (const T *)coarse,
+                      (const T *)lateral, (T *)y);
     });
 }
 
 int pd_upsample_add_bwd(const pd_resample *s, const void *dy, void *dcoarse, bool add, cudaStream_t stream)
 {
-    return by_store(s->store, [&](auto t) {
+    return launch_map(s, false, [&](auto t, auto v, dim3 blocks) {
         using T = decltype(t);
-        return launch(up_backward<T>, blocks_for(coarse_items(s)), dim3(PD_THREADS), stream, *s, (const T *)dy,
-                      (T *)dcoarse, add, coarse_items(s));
+        return launch(up_backward<T, decltype(v)::value>, blocks, dim3(PD_THREADS), stream, *s, (const T *)dy,
+                      (T *)dcoarse, add);
     });
 }
 
 int pd_subsample_fwd(const pd_resample *s, const void *fine, void *coarse, cudaStream_t stream)
 {
-    return by_store(s->store, [&](auto t) {
+    return launch_map(s, false, [&](auto t, auto v, dim3 blocks) {
         using T = decltype(t);
-        return launch(sub_forward<T>, blocks_for(coarse_items(s)), dim3(PD_THREADS), stream, *s, (const T *)fine,
-                      (T *)coarse, coarse_items(s));
+        return launch(sub_forward<T, decltype(v)::value>, blocks, dim3(PD_THREADS), stream, *s, (const T *)fine,
+                      (T *)coarse);
     });
 }
 
 int pd_subsample_bwd(const pd_resample *s, const void *dcoarse, void *dfine, bool add, cudaStream_t stream)
 {
-    return by_store(s->store, [&](auto t) {
+    return launch_map(s, true, [&](auto t, auto v, dim3 blocks) {
         using T = decltype(t);
-        return launch(sub_backward<T>, blocks_for(fine_items(s)), dim3(PD_THREADS), stream, *s, (const T *)dcoarse,
-                      (T *)dfine, add, fine_items(s));
+        return launch(sub_backward<T, decltype(v)::value>, blocks, dim3(PD_THREADS), stream, *s, (const T *)dcoarse,
+                      (T *)dfine, add);
     });
 }

@@ -9,7 +9,7 @@ extern "C" {
 #endif
 
 typedef struct pd_resample {
-    int n, h, w, c; /* the fine map */
+    int n, h, w, c; /* the fine map; sides below 2^15 */
     int hc, wc;     /* the coarse one */
     int stride;     /* subsample: of the fine map that coarse pixels take */
     pd_store store;
