@@ -10,20 +10,26 @@ namespace
 
 #define SUM_ROWS 512 /* of a map that one block sums */
 
-template <class A, class B, int V>
+/* WHOLE: `from` has whole vectors as well; otherwise they are put together. */
+template <class A, class B, int V, bool WHOLE>
 __global__ void copy(A *__restrict__ to, const B *__restrict__ from, size_t rows, size_t from_rows, int cols,
                      int from_cols, int pitch, int from_pitch, bool add)
 {
-    const unsigned wide = (unsigned)(cols / V);
-    const size_t items = rows * wide;
-    for (size_t item = first_item(); item < items; item += item_step()) {
-        const size_t r = item / wide;
-        const int c = (int)(item % wide) * V;
+    const in_rows t = thread_in_rows((unsigned)(cols / V));
+    const int c = (int)t.place * V;
+    for (size_t r = t.row; r < rows; r += t.step) {
+        const B *here = from + r * (size_t)from_pitch + c;
+        A *at = to + r * (size_t)pitch + c;
         float v[V], was[V];
 #pragma unroll
         for (int i = 0; i < V; i++) v[i] = was[i] = 0;
-        if (r < from_rows && c < from_cols) load<V>(from + r * (size_t)from_pitch + c, v);
-        A *at = to + r * (size_t)pitch + c;
+        if constexpr (WHOLE) {
+            if (r < from_rows && c < from_cols) load<V>(here, v);
+        } else {
+#pragma unroll
+            for (int i = 0; i < V; i++)
+                if (r < from_rows && c + i < from_cols) v[i] = to_float(here[i]);
+        }
         if (add) load<V>(at, was);
 #pragma unroll
         for (int i = 0; i < V; i++) v[i] += was[i];
@@ -35,11 +41,13 @@ template <class T, int V>
 __global__ void finish(T *__restrict__ y, const T *__restrict__ residual, const float *__restrict__ bias, size_t rows,
                        int cols, int pitch, bool relu)
 {
-    const unsigned wide = (unsigned)(cols / V);
-    const size_t items = rows * wide;
-    for (size_t item = first_item(); item < items; item += item_step()) {
-        const size_t r = item / wide;
-        const int c = (int)(item % wide) * V;
+    const in_rows t = thread_in_rows((unsigned)(cols / V));
+    const int c = (int)t.place * V;
+    float shift[V];
+#pragma unroll
+    for (int i = 0; i < V; i++) shift[i] = 0;
+    if (bias && t.row < rows) load<V>(bias + c, shift);
+    for (size_t r = t.row; r < rows; r += t.step) {
         float v[V], more[V];
         T *at = y + r * (size_t)pitch + c;
         load<V>(at, v);
@@ -48,14 +56,10 @@ __global__ void finish(T *__restrict__ y, const T *__restrict__ residual, const 
 #pragma unroll
             for (int i = 0; i < V; i++) v[i] += more[i];
         }
-        if (bias) {
-            load<V>(bias + c, more);
 #pragma unroll
-            for (int i = 0; i < V; i++) v[i] += more[i];
-        }
-        if (relu) {
-#pragma unroll
-            for (int i = 0; i < V; i++) v[i] = v[i] > 0 ? v[i] : 0;
+        for (int i = 0; i < V; i++) {
+            v[i] += shift[i];
+            if (relu) v[i] = v[i] > 0 ? v[i] : 0;
         }
         store<V>(at, v);
     }
@@ -73,29 +77,44 @@ template <class T, int V> __global__ void mask(T *__restrict__ dy, const T *__re
     }
 }
 
-/* grid (slabs, pieces of SUM_ROWS rows) */
-template <class T>
+/* A block a slab and a piece of SUM_ROWS rows. */
+template <class T, int V>
 __global__ void __launch_bounds__(PD_THREADS)
     sum_pieces(const T *__restrict__ from, size_t rows, int cols, int pitch, float *__restrict__ partial)
 {
-    __shared__ float shared[slab<1>::rows * PD_SLAB];
-    const int row = (int)threadIdx.x / PD_SLAB, c = (int)blockIdx.x * PD_SLAB + (int)threadIdx.x % PD_SLAB;
-    const size_t begin = (size_t)blockIdx.y * SUM_ROWS, end = begin + SUM_ROWS < rows ? begin + SUM_ROWS : rows;
-    float sum[1] = {0};
-    for (size_t r = begin + (size_t)row; c < cols && r < end; r += slab<1>::rows)
-        sum[0] += to_float(from[r * (size_t)pitch + c]);
-    const float total = column_sum<1>(sum, shared);
-    const int channel = (int)blockIdx.x * PD_SLAB + (int)threadIdx.x;
-    if (threadIdx.x < PD_SLAB && channel < cols) partial[(size_t)blockIdx.y * (size_t)cols + channel] = total;
+    __shared__ float shared[slab<V>::rows * PD_SLAB];
+    const int row = (int)threadIdx.x / slab<V>::lanes, lane = (int)threadIdx.x % slab<V>::lanes;
+    const int first = slab_channel(cols), c = first + lane * V;
+    const size_t piece = slab_piece(cols), begin = piece * SUM_ROWS;
+    const int there = begin + SUM_ROWS < rows ? SUM_ROWS : (int)(rows - begin);
+    float sum[V], v[V];
+#pragma unroll
+    for (int i = 0; i < V; i++) sum[i] = 0;
+    for (int r = row; c < cols && r < there; r += slab<V>::rows) {
+        load<V>(from + (begin + (size_t)r) * (size_t)pitch + c, v);
+#pragma unroll
+        for (int i = 0; i < V; i++) sum[i] += v[i];
+    }
+    const float total = column_sum<V>(sum, shared);
+    const int channel = first + (int)threadIdx.x;
+    if (threadIdx.x < PD_SLAB && channel < cols) partial[piece * (size_t)cols + channel] = total;
 }
 
-__global__ void sum_finish(const float *__restrict__ partial, size_t pieces, int cols, float *__restrict__ out,
-                           bool add)
+/* A block has COLUMNS columns and as many rows of threads; a row takes every COLUMNS-th piece. */
+#define COLUMNS 32
+
+__global__ void __launch_bounds__(COLUMNS *COLUMNS)
+    sum_finish(const float *__restrict__ partial, size_t pieces, int cols, float *__restrict__ out, bool add)
 {
-    const int c = (int)first_item();
-    if (c >= cols) return;
+    __shared__ double shared[COLUMNS][COLUMNS];
+    const int lane = (int)threadIdx.x % COLUMNS, row = (int)threadIdx.x / COLUMNS;
+    const int c = (int)blockIdx.x * COLUMNS + lane;
     double sum = 0;
-    for (size_t p = 0; p < pieces; p++) sum += (double)partial[p * (size_t)cols + c];
+    for (size_t p = (size_t)row; c < cols && p < pieces; p += COLUMNS) sum += (double)partial[p * (size_t)cols + c];
+    shared[row][lane] = sum;
+    __syncthreads();
+    if (row > 0 || c >= cols) return;
+    for (int r = 1; r < COLUMNS; r++) sum += shared[r][lane];
     out[c] = (float)sum + (add ? out[c] : 0.f);
 }
 
@@ -108,18 +127,19 @@ size_t pieces_of(size_t rows)
 
 int pd_map_copy(const pd_map *to, const pd_map *from, bool add, cudaStream_t stream)
 {
-    const bool wide = to->cols % 8 == 0 && to->pitch % 8 == 0 && from->cols % 8 == 0 && from->pitch % 8 == 0;
-    const size_t items = to->rows * (size_t)to->cols / (wide ? 8 : 1);
-    if (!items) return 0;
+    const bool wide = to->cols % 8 == 0 && to->pitch % 8 == 0, whole = from->cols % 8 == 0 && from->pitch % 8 == 0;
     return by_store(to->store, [&](auto a) {
         using A = decltype(a);
         const auto go = [&](auto b) {
             using B = decltype(b);
-            return by_width(wide, [&](auto v) {
-                return launch(copy<A, B, decltype(v)::value>, blocks_for(items), dim3(PD_THREADS), stream,
+            const auto with = [&](auto kernel, int v) {
+                return launch(kernel, blocks_for_rows(to->rows, (size_t)(to->cols / v)), dim3(PD_THREADS), stream,
                               (A *)to->data, (const B *)from->data, to->rows, from->rows, to->cols, from->cols,
                               to->pitch, from->pitch, add);
-            });
+            };
+            return !wide   ? with(copy<A, B, 1, true>, 1)
+                   : whole ? with(copy<A, B, 8, true>, 8)
+                           : with(copy<A, B, 8, false>, 8);
         };
         if constexpr (std::is_same_v<A, float>) {
             return by_store(from->store, go);
@@ -132,14 +152,12 @@ int pd_map_copy(const pd_map *to, const pd_map *from, bool add, cudaStream_t str
 
 int pd_map_finish(const pd_map *y, const void *residual, const float *bias, bool relu, cudaStream_t stream)
 {
-    const bool wide = y->cols % 8 == 0 && y->pitch % 8 == 0;
-    const size_t items = y->rows * (size_t)y->cols / (wide ? 8 : 1);
-    if (!items) return 0;
     return by_store(y->store, [&](auto t) {
         using T = decltype(t);
-        return by_width(wide, [&](auto v) {
-            return launch(finish<T, decltype(v)::value>, blocks_for(items), dim3(PD_THREADS), stream, (T *)y->data,
-                          (const T *)residual, bias, y->rows, y->cols, y->pitch, relu);
+        return by_width(y->cols % 8 == 0 && y->pitch % 8 == 0, [&](auto v) {
+            constexpr int V = decltype(v)::value;
+            return launch(finish<T, V>, blocks_for_rows(y->rows, (size_t)(y->cols / V)), dim3(PD_THREADS), stream,
+                          (T *)y->data, (const T *)residual, bias, y->rows, y->cols, y->pitch, relu);
         });
     });
 }
@@ -165,12 +183,14 @@ int pd_map_sums(const pd_map *m, float *partial, float *out, bool add, cudaStrea
 {
     const size_t pieces = pieces_of(m->rows);
     if (!m->cols) return 0;
-    const int code = !pieces ? 0 : by_store(m->store, [&](auto t) {
+    const int code = by_store(m->store, [&](auto t) {
         using T = decltype(t);
-        return launch_sync(sum_pieces<T>, dim3((unsigned)((m->cols + PD_SLAB - 1) / PD_SLAB), (unsigned)pieces),
-                           dim3(PD_THREADS), stream, (const T *)m->data, m->rows, m->cols, m->pitch, partial);
+        return by_width(m->cols % 8 == 0 && m->pitch % 8 == 0, [&](auto v) {
+            return launch_sync(sum_pieces<T, decltype(v)::value>, slab_blocks(m->cols, pieces), dim3(PD_THREADS),
+                               stream, (const T *)m->data, m->rows, m->cols, m->pitch, partial);
+        });
     });
     if (code) return code;
-    return launch(sum_finish, dim3((unsigned)((m->cols + PD_THREADS - 1) / PD_THREADS)), dim3(PD_THREADS), stream,
-                  (const float *)partial, pieces, m->cols, out, add);
+    return launch_sync(sum_finish, dim3((unsigned)((m->cols + COLUMNS - 1) / COLUMNS)), dim3(COLUMNS * COLUMNS), stream,
+                       (const float *)partial, pieces, m->cols, out, add);
 }
