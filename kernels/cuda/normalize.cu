@@ -8,14 +8,15 @@ using namespace pd;
 namespace
 {
 
-/* A thread a pixel of the output. PITCH 3: no padding. */
+/* A thread has a pixel of the output, in as many images as fall to it. PITCH 3: no padding. */
 template <class T, int PITCH>
 __global__ void normalize(pd_normalizing s, const unsigned char *__restrict__ bytes, const int *__restrict__ sizes,
                           const int *__restrict__ mirror, T *__restrict__ to)
 {
-    const size_t image = (size_t)s.h * (size_t)s.w, items = (size_t)s.n * image;
-    for (size_t item = first_item(); item < items; item += item_step()) {
-        const int i = (int)(item / image), y = (int)(item % image) / s.w, x = (int)(item % image) % s.w;
+    const in_rows t = thread_in_rows((unsigned)s.h * (unsigned)s.w);
+    const int y = (int)(t.place / (unsigned)s.w), x = (int)(t.place % (unsigned)s.w);
+    for (size_t i = t.row; i < (size_t)s.n; i += t.step) {
+        const size_t item = i * (size_t)s.h * (size_t)s.w + t.place;
         const int h = sizes[4 * i], wide = sizes[4 * i + 1], w = wide < s.w ? wide : s.w;
         float v[PITCH];
 #pragma unroll
@@ -39,7 +40,7 @@ __global__ void normalize(pd_normalizing s, const unsigned char *__restrict__ by
 int pd_normalize_images(const pd_normalizing *s, const unsigned char *bytes, const int *sizes, const int *mirror,
                         void *to, cudaStream_t stream)
 {
-    const dim3 blocks = blocks_for((size_t)s->n * (size_t)s->h * (size_t)s->w);
+    const dim3 blocks = blocks_for_rows((size_t)s->n, (size_t)s->h * (size_t)s->w);
     return by_store(s->store, [&](auto t) {
         using T = decltype(t);
         constexpr int whole = 16 / (int)sizeof(T);
