@@ -86,7 +86,7 @@ static pd_value *squeeze_case(pd_tape *t, int n, int h, int w, int c)
                      true);
 }
 
-enum { CASES = 49 };
+enum { CASES = 50 };
 static const char *const case_names[CASES] = {
     "conv 3x3",
     "conv 3x3 bias relu",
@@ -135,6 +135,7 @@ static const char *const case_names[CASES] = {
     "excite map 12 channels",
     "excite cells of a pixel",
     "excite map, empty cells",
+    "excite 65792 cells",
     "conv 1x1 twice",
     "conv 1x1 bias relu",
 };
@@ -195,7 +196,8 @@ static pd_value *record_case(pd_tape *t, int i)
         return pd_excite(t, scene_map(t, "x", 2, 5, 5, 72), scene_map(t, "m", 2, 5, 5, 72),
                          scene_map(t, "r", 2, 5, 5, 72), true);
     case 46: return pd_excite(t, scene_map(t, "x", 3, 3, 2, 8), scene_map(t, "m", 3, 5, 3, 8), NULL, true);
-    case 47: { /* x has two readers: a gradient is added to */
+    case 47: return pd_excite(t, scene_map(t, "x", 1, 256, 257, 8), scene_map(t, "m", 1, 256, 257, 8), NULL, false);
+    case 48: { /* x has two readers: a gradient is added to */
         pd_value *x = scene_map(t, "x", 2, 7, 5, 16);
         const pd_conv_args args = {.stride = 1, .groups = 1};
         pd_value *y = pd_conv(t, "a", x, kernel(t, "wa", 24, 16, 1, 1), NULL, NULL, args);
