@@ -127,9 +127,10 @@ size_t pieces_of(size_t rows)
 
 int pd_map_copy(const pd_map *to, const pd_map *from, bool add, cudaStream_t stream)
 {
-    const bool wide = to->cols % 8 == 0 && to->pitch % 8 == 0, whole = from->cols % 8 == 0 && from->pitch % 8 == 0;
     return by_store(to->store, [&](auto a) {
         using A = decltype(a);
+        constexpr int V = 16 / (int)sizeof(A);
+        const auto vectors = [](const pd_map *m) { return m->cols % V == 0 && m->pitch % V == 0; };
         const auto go = [&](auto b) {
             using B = decltype(b);
             const auto with = [&](auto kernel, int v) {
@@ -137,9 +138,8 @@ int pd_map_copy(const pd_map *to, const pd_map *from, bool add, cudaStream_t str
                               (A *)to->data, (const B *)from->data, to->rows, from->rows, to->cols, from->cols,
                               to->pitch, from->pitch, add);
             };
-            return !wide   ? with(copy<A, B, 1, true>, 1)
-                   : whole ? with(copy<A, B, 8, true>, 8)
-                           : with(copy<A, B, 8, false>, 8);
+            if (!vectors(to)) return with(copy<A, B, 1, true>, 1);
+            return vectors(from) ? with(copy<A, B, V, true>, V) : with(copy<A, B, V, false>, V);
         };
         if constexpr (std::is_same_v<A, float>) {
             return by_store(from->store, go);
