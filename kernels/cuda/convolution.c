@@ -138,6 +138,15 @@ static void sizes(pd_convolution *c, pd_convolution_wants wants)
     c->dw_bytes = wants.dw ? w : 0;
 }
 
+/* All three at once. Estimated where nothing is timed: each reads or writes both maps. */
+static pd_status time_own(pd_convolution *c, pd_err *err)
+{
+    const double input = (double)pixels_in(c) * c->shape.c * (double)pd_store_bytes(c->store) / PD_BYTES_PER_MS;
+    PD_TRY(pd_grouped_time(&c->ms[PD_GCONV_FWD], c->device, &c->shape, c->store, err));
+    if (c->ms[PD_GCONV_FWD] <= 0) c->ms[PD_GCONV_FWD] = 3 * (input + output_ms(c));
+    return PD_OK;
+}
+
 static void place_parts(pd_convolution *c, const pd_conv_shape *part, bool joined)
 {
     const pd_conv_shape *p = &c->padded;
@@ -175,6 +184,7 @@ pd_status pd_convolution_plan(pd_convolution *out, pd_cuda *device, const pd_con
     if (parts == 1 && !wants.joined && pd_grouped_fits(shape) && x_store == store && c.x_pitch == shape->c) {
         c.own = true;
         c.sum_bytes = wants.dw ? pd_align_up(pd_grouped_floats(shape) * sizeof(float)) : 0;
+        PD_TRY(time_own(&c, err));
         *out = c;
         return PD_OK;
     }
@@ -203,10 +213,7 @@ void pd_convolution_free(pd_convolution *c)
 
 double pd_convolution_ms(const pd_convolution *c)
 {
-    const double input = (double)pixels_in(c) * c->shape.c * (double)pd_store_bytes(c->store) / PD_BYTES_PER_MS;
-    const double norm = c->sums ? 0 : output_ms(c);
-    if (c->own) return 3 * (input + output_ms(c)) + norm; /* bound by memory: each of the three reads or writes both */
-    return c->ms[PD_GCONV_FWD] + c->ms[PD_GCONV_DATA] + c->ms[PD_GCONV_WEIGHTS] + norm;
+    return c->ms[PD_GCONV_FWD] + c->ms[PD_GCONV_DATA] + c->ms[PD_GCONV_WEIGHTS] + (c->sums ? 0 : output_ms(c));
 }
 
 size_t pd_convolution_kept(const pd_convolution *c)

@@ -28,7 +28,7 @@ typedef struct pd_convolution {
     pd_embedding part[PD_MAX_BRANCHES];
     const pd_gconv *fwd, *fused, *data, *weights; /* NULL: not asked for, or not offered; fwd with sums if .sums */
     bool product[3];                              /* by pd_gconv_kind: as a product of matrices instead */
-    double ms[3];                                 /* as timed */
+    double ms[3];                                 /* as timed; of our own kernels, all at [0] */
     size_t w_bytes, x_bytes, sums_bytes;            /* kept */
     size_t bias_bytes, y_bytes;                     /* scratch of forward */
     size_t dy_bytes, dx_bytes, dw_bytes, sum_bytes; /* scratch of backward */
@@ -53,8 +53,8 @@ void pd_convolution_free(pd_convolution *c);
 /* Weighs passes over maps, which are not timed, against what is: five sixths of an H100's bandwidth. */
 #define PD_BYTES_PER_MS 2.5e9
 
-/* Milliseconds of forward and backward as timed, and by their bytes what was not: our own kernels and, where the output
- * feeds a norm and comes without sums, the pass that makes them. */
+/* Milliseconds of forward and backward as timed, and by their bytes what was not: our own kernels where nothing is
+ * timed and, where the output feeds a norm and comes without sums, the pass that makes them. */
 double pd_convolution_ms(const pd_convolution *c);
 /* Is the output, or one of these outputs side by side, normalised by its own statistics? Then its sums are wanted. */
 bool pd_convolution_feeds_norm(const pd_node *node);

@@ -1,7 +1,6 @@
 /* Convolutions by cuDNN's graph API: candidates of its heuristics, timed once for each shape. */
 #include "kernels/cuda/gconv.h"
 #include "kernels/cuda/graph.h"
-#include "kernels/cuda/plan_store.h"
 #include "kernels/cuda/timing.h"
 
 #include <math.h>
@@ -105,6 +104,11 @@ void pd_gconv_close(pd_gconv_library *l)
     pd_graph_free(&l->properties);
     if (l->handle) cudnnDestroy(l->handle);
     free(l);
+}
+
+pd_plan_store *pd_gconv_store(const pd_gconv_library *l)
+{
+    return l->store;
 }
 
 const char *pd_gconv_version(const pd_gconv_library *l)

@@ -13,6 +13,7 @@
 
 #include "kernels/conv_shape.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/plan_store.h"
 
 typedef enum pd_gconv_kind { PD_GCONV_FWD, PD_GCONV_DATA, PD_GCONV_WEIGHTS } pd_gconv_kind;
 
@@ -45,6 +46,8 @@ pd_status pd_gconv_run(pd_cuda *device, const pd_gconv *plan, const pd_gconv_mem
 
 pd_status pd_gconv_open(pd_gconv_library **out, pd_cuda *device, const char *offline_json, pd_err *err);
 void pd_gconv_close(pd_gconv_library *library);
+/* Where it keeps what it timed. */
+pd_plan_store *pd_gconv_store(const pd_gconv_library *library);
 /* "cuDNN 9.19.0" */
 const char *pd_gconv_version(const pd_gconv_library *library);
 

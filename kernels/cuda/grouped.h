@@ -24,6 +24,10 @@ int pd_grouped_weights(const pd_conv_shape *s, pd_store store, const void *x, fl
                        int dy_pitch, float *partial, cudaStream_t stream);
 size_t pd_grouped_floats(const pd_conv_shape *s);
 
+/* Milliseconds of the three together, timed once for a shape and kept with cuDNN's plans (grouped.c); 0 where nothing
+ * is timed: offline and in the emulation. */
+pd_status pd_grouped_time(double *ms, pd_cuda *device, const pd_conv_shape *s, pd_store store, pd_err *err);
+
 #ifdef __cplusplus
 }
 #endif
