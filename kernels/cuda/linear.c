@@ -3,7 +3,8 @@
 #include "kernels/cuda/ops.h"
 #include "kernels/linear_node.h"
 
-/* Maps of 16 bits are multiplied in 16 bits, with a copy of the weights; rows of floats in float32. */
+/* Maps of 16 bits are multiplied in 16 bits, with a copy of the weights; rows of floats in TensorFloat-32, but in
+ * float32 where that is the precision. */
 typedef struct sizes {
     int n, in, out;
     bool half;
@@ -61,7 +62,7 @@ static pd_status linear_fwd(pd_node *node, const pd_run *run, pd_err *err)
                        .ldc = s.out,
                        .in = s.store,
                        .out = PD_STORE_32,
-                       .tf32 = run->device->precision == PD_TF32};
+                       .tf32 = run->device->precision != PD_FP32};
     if (s.n == 0) return PD_OK;
     if (s.half) {
         PD_TRY(copy_half(node->saved, w, s.out, s.in, s.store, c->stream, err));
@@ -79,7 +80,7 @@ static pd_status linear_bwd(pd_node *node, const pd_run *run, pd_err *err)
 {
     pd_cuda *c = pd_cuda_of(run->device);
     const sizes s = sizes_of(node);
-    const bool tf32 = run->device->precision == PD_TF32;
+    const bool tf32 = run->device->precision != PD_FP32;
     float *dy = node->out[0]->grad;
     const void *gy = dy, *w = s.half ? node->saved : node->in[W]->data;
     if (s.n == 0) return PD_OK;
