@@ -55,6 +55,22 @@ PD_HD uint32_t pd_rng_u32(pd_rng *r)
     return r->block[--r->left];
 }
 
+/* How many numbers were drawn, by pd_rng_u32 or what calls it. */
+PD_HD uint64_t pd_rng_drawn(const pd_rng *r)
+{
+    return 4 * r->next - r->left;
+}
+
+/* Goes on as if so many numbers had been drawn. */
+PD_HD void pd_rng_go_to(pd_rng *r, uint64_t drawn)
+{
+    r->next = drawn / 4;
+    r->left = 0;
+    if (drawn % 4 == 0) return;
+    (void)pd_rng_u32(r);
+    r->left = 4 - (uint32_t)(drawn % 4);
+}
+
 /* Uniform in [0, 1): 24 bits. */
 PD_HD float pd_rng_float(pd_rng *r)
 {

@@ -6,7 +6,7 @@
 #include "kernels/detections.h"
 #include "kernels/pick_deltas.h"
 #include "kernels/proposals.h"
-#include "kernels/sample.h"
+#include "kernels/sample_math.h"
 #include "kernels/softmax_ce.h"
 #include "kernels/targets.h"
 #include "tests/scene.h"
@@ -88,12 +88,32 @@ static void assign(scene *s, int variant)
                  pd_assign(s->tape, boxes, sizes ? &grid : NULL, count, gt->value, n_gt->value, sizes, &cfgs[variant]));
 }
 
+/* The first draw, from `from` on, by which the generator refuses a number on its way to an image's sample. */
+static int refusing_draw(const int *match, int a, const pd_sample_cfg *cfg, int from)
+{
+    int count[2] = {0, 0};
+    for (int i = 0; i < a; i++) {
+        count[0] += match[i] >= 0;
+        count[1] += match[i] == PD_MATCH_BACKGROUND;
+    }
+    const int k[2] = {pd_sample_positives(cfg), cfg->num - pd_sample_positives(cfg)};
+    for (;; from++) {
+        pd_rng rng = pd_rng_make(cfg->seed, (uint32_t)from, cfg->stream);
+        for (int kind = 0; kind < 2; kind++)
+            for (int i = 0; i < k[kind]; i++) (void)pd_sample_draw(i, count[kind], &rng);
+        if (pd_rng_drawn(&rng) > (uint64_t)cfg->num) return from;
+    }
+}
+
 /* 0: positives and background boxes to choose from; 1: few positives; 2: all stay; 3: the first ones; 4: no boxes;
- * 5: more than a block of threads. */
+ * 5: more than a block of threads; 6: more than its warps take at once, many drawn from few; 7: the generator refuses
+ * numbers; 8: nothing to choose from; 9: none wanted; 10: hardly more than a warp. */
 static void sample(scene *s, int variant)
 {
-    const int n = 3, a = variant == 4 ? 0 : variant == 5 ? 5003 : 700;
-    const pd_sample_cfg cfg = {.num = variant == 2 ? 2000 : 64,
+    static const int boxes[] = {700, 700, 700, 700, 0, 5003, 8192 + 67, 8192 + 67, 700, 700, 33},
+                     num[] = {64, 64, 2000, 64, 64, 64, 2500, 64, 64, 0, 9};
+    const int n = 3, a = boxes[variant];
+    const pd_sample_cfg cfg = {.num = num[variant],
                                .fraction = variant == 1 ? 0.9f : 0.5f,
                                .first = variant == 3,
                                .seed = 0x123456789abcull,
@@ -103,6 +123,9 @@ static void sample(scene *s, int variant)
     for (size_t i = 0; i < match->count; i++)
         if (match->i[i] < PD_MATCH_IGNORED || (variant == 1 && i % 16)) match->i[i] = PD_MATCH_BACKGROUND;
     for (size_t i = 0; i < (size_t)a; i += 2) match->i[i] = PD_MATCH_IGNORED; /* of the first image */
+    for (size_t i = 0; i < match->count && variant == 8; i++) match->i[i] = PD_MATCH_IGNORED;
+    for (int i = 0; i < n && variant == 7; i++)
+        draw->i[i] = refusing_draw(match->i + i * a, a, &cfg, i ? draw->i[i - 1] + 1 : 0);
     scene_result(s, pd_sample(s->tape, match->value, draw->value, &cfg));
 }
 
@@ -269,6 +292,11 @@ static const scene_row rows[] = {
     {"sample", sample, 3, 0},
     {"sample", sample, 4, 0},
     {"sample", sample, 5, 0},
+    {"sample", sample, 6, 0},
+    {"sample", sample, 7, 0},
+    {"sample", sample, 8, 0},
+    {"sample", sample, 9, 0},
+    {"sample", sample, 10, 0},
     {"targets", targets, 0, 0},
     {"targets", targets, 1, 0},
     {"targets", targets, 2, 0},

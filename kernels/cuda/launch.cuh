@@ -216,9 +216,15 @@ __device__ __forceinline__ float warp_max(float x)
     for (int i = 16; i; i >>= 1) x = fmaxf(x, __shfl_xor_sync(~0u, x, i));
     return x;
 }
+/* Bit i: the flag of the warp's lane i. */
+__device__ __forceinline__ unsigned warp_votes(bool flag)
+{
+    return __ballot_sync(~0u, flag);
+}
 #else
 using emulate::warp_max;
 using emulate::warp_sum;
+using emulate::warp_votes;
 #endif
 
 /* Sum over a block of at most 1024 threads, in a fixed order; the same in every thread. shared: 32 floats. */

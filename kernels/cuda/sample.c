@@ -6,7 +6,8 @@ static pd_status plan(pd_node *node, pd_device *device, pd_err *err)
 {
     (void)device;
     (void)err;
-    node->scratch_fwd = pd_shape_size(node->in[MATCH]->shape) * sizeof(int);
+    const int *shape = node->in[MATCH]->shape.dim;
+    node->scratch_fwd = (size_t)shape[0] * pd_sample_work(node->args, shape[1]) * sizeof(int);
     return PD_OK;
 }
 

@@ -54,6 +54,22 @@ inline int atomicMax(int *at, int x)
     if (x > was) *at = x;
     return was;
 }
+inline int atomicMin(int *at, int x)
+{
+    const int was = *at;
+    if (x < was) *at = x;
+    return was;
+}
+inline unsigned atomicOr(unsigned *at, unsigned x)
+{
+    const unsigned was = *at;
+    *at |= x;
+    return was;
+}
+inline int __popc(unsigned x)
+{
+    return __builtin_popcount(x);
+}
 
 namespace emulate
 {
@@ -64,6 +80,7 @@ void enqueue(cudaStream_t stream, std::function<void()> work);
 /* Twins of launch.cuh's; every thread of the block calls them. */
 float warp_sum(float x);
 float warp_max(float x);
+unsigned warp_votes(bool flag);
 
 } // namespace emulate
 

@@ -312,6 +312,17 @@ float warp_max(float x)
     return over_warp(x, [](float a, float b) { return fmaxf(a, b); });
 }
 
+unsigned warp_votes(bool flag)
+{
+    const unsigned self = crew.current, first = self - self % 32;
+    unsigned votes = 0;
+    crew.exchange[self] = flag;
+    __syncthreads();
+    for (unsigned i = 0; i < 32; i++) votes |= (unsigned)(crew.exchange[first + i] != 0) << i;
+    __syncthreads();
+    return votes;
+}
+
 void enqueue(cudaStream_t stream, std::function<void()> work)
 {
     if (stream->capture) {
