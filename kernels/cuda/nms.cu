@@ -10,15 +10,21 @@ using namespace pd;
 namespace
 {
 
-const int WORD = 64;
+const int WORD = 64, STRETCH = 2 * PD_LIST_THREADS;
 
-/* Work memory, candidates in order. */
+struct alignas(16) candidate {
+    pd_box box; /* moved by class */
+    float area;
+    int label, place;
+};
+
+/* Work memory. */
 struct sorted {
-    uint64_t *hits; /* (n, words, room): bit b of word w of a row: it hits candidate 64 w + b, which stands behind it */
+    uint64_t *order; /* (n, room) every STRETCH of them ascending */
+    uint64_t
+        *hits; /* (n, room, words): bit b of word w of a row: it hits candidate 64 w + b; read for those behind it */
     uint64_t *removed; /* (n, words) */
-    pd_box *box;       /* (n, room) moved by class */
-    float *area;
-    int *label, *place;
+    candidate *of;     /* (n, room) in order */
 };
 
 size_t words_of(const pd_nms_shape *s)
@@ -26,18 +32,17 @@ size_t words_of(const pd_nms_shape *s)
     return ((size_t)s->room + WORD - 1) / WORD;
 }
 
-sorted lay_out(const pd_nms_shape *s, void *work)
+/* With work NULL: only how many bytes. */
+size_t lay_out(const pd_nms_shape *s, void *work, sorted *v)
 {
-    const size_t all = (size_t)s->n * (size_t)s->room;
-    char *at = static_cast<char *>(work);
-    sorted v;
-    v.hits = reinterpret_cast<uint64_t *>(at);
-    v.removed = reinterpret_cast<uint64_t *>(at += pd_align_up(all * words_of(s) * sizeof(uint64_t)));
-    v.box = reinterpret_cast<pd_box *>(at += pd_align_up((size_t)s->n * words_of(s) * sizeof(uint64_t)));
-    v.area = reinterpret_cast<float *>(at += pd_align_up(all * sizeof(pd_box)));
-    v.label = reinterpret_cast<int *>(at += pd_align_up(all * sizeof(float)));
-    v.place = reinterpret_cast<int *>(at + pd_align_up(all * sizeof(int)));
-    return v;
+    const size_t all = (size_t)s->n * (size_t)s->room, words = words_of(s);
+    char *const base = static_cast<char *>(work);
+    size_t at = 0;
+    v->order = reinterpret_cast<uint64_t *>(base);
+    v->hits = reinterpret_cast<uint64_t *>(base + (at += pd_align_up(all * sizeof(uint64_t))));
+    v->removed = reinterpret_cast<uint64_t *>(base + (at += pd_align_up(all * words * sizeof(uint64_t))));
+    v->of = reinterpret_cast<candidate *>(base + (at += pd_align_up((size_t)s->n * words * sizeof(uint64_t))));
+    return at + pd_align_up(all * sizeof(candidate));
 }
 
 __global__ void clear_list(uint64_t *__restrict__ order, size_t places, int *__restrict__ found, size_t counts)
@@ -46,83 +51,139 @@ __global__ void clear_list(uint64_t *__restrict__ order, size_t places, int *__r
     for (size_t i = first_item(); i < counts; i += item_step()) found[i] = 0;
 }
 
-/* grid (blocks over places, images) */
-__global__ void sort_candidates(pd_nms_shape s, pd_nms_list list, sorted to)
+/* A bitonic sort: grid (stretches, images), a thread for each two. */
+__global__ void __launch_bounds__(PD_LIST_THREADS)
+    sort_stretches(int room, const uint64_t *__restrict__ order, uint64_t *__restrict__ to)
+{
+    __shared__ uint64_t part[STRETCH];
+    const int first = (int)blockIdx.x * STRETCH, n = room - first < STRETCH ? room - first : STRETCH;
+    const unsigned self = threadIdx.x;
+    order += blockIdx.y * (size_t)room + (size_t)first;
+    to += blockIdx.y * (size_t)room + (size_t)first;
+    for (int i = (int)self; i < STRETCH; i += PD_LIST_THREADS) part[i] = i < n ? order[i] : PD_NMS_NONE;
+    for (unsigned run = 2; run <= STRETCH; run *= 2)
+        for (unsigned step = run / 2; step; step /= 2) {
+            __syncthreads();
+            const unsigned i = 2 * self - (self & (step - 1)), j = i + step;
+            const uint64_t a = part[i], b = part[j];
+            if ((a > b) != ((i & run) != 0)) {
+                part[i] = b;
+                part[j] = a;
+            }
+        }
+    __syncthreads();
+    for (int i = (int)self; i < n; i += PD_LIST_THREADS) to[i] = part[i];
+}
+
+/* How many of n ascending orders are smaller than x. */
+__device__ __forceinline__ int count_below(const uint64_t *order, int n, uint64_t x)
+{
+    int below = 0;
+    while (n > 0) {
+        const int half = n / 2;
+        if (order[below + half] < x) {
+            below += half + 1;
+            n -= half + 1;
+        } else {
+            n = half;
+        }
+    }
+    return below;
+}
+
+/* grid (blocks over orders, images) */
+__global__ void place_candidates(pd_nms_shape s, pd_nms_list list, sorted to)
 {
     const size_t image = blockIdx.y, first = image * (size_t)s.room;
     const float step = pd_bits_float((uint32_t)list.found[2 * image + 1]) + 1.f;
-    const uint64_t *order = list.order + first;
+    const uint64_t *order = to.order + first;
     for (size_t i = first_item(); i < (size_t)s.room; i += item_step()) {
         const uint64_t own = order[i];
         if (own == PD_NMS_NONE) continue;
-        size_t rank = first;
-        for (int j = 0; j < s.room; j++) rank += order[j] < own;
-        const int label = list.label[first + i];
-        const pd_box box = s.cfg.exact ? list.box[first + i] : pd_nms_moved(list.box[first + i], label, step);
-        to.box[rank] = box;
-        to.area[rank] = pd_box_area(box);
-        to.label[rank] = s.cfg.exact ? label : 0;
-        to.place[rank] = (int)i;
+        const int within = (int)i % STRETCH;
+        int rank = within;
+        for (int at = 0; at < s.room; at += STRETCH)
+            if (at != (int)i - within)
+                rank += count_below(order + at, s.room - at < STRETCH ? s.room - at : STRETCH, own);
+        const size_t place = (uint32_t)own;
+        const int label = list.label[first + place];
+        const pd_box box = s.cfg.exact ? list.box[first + place] : pd_nms_moved(list.box[first + place], label, step);
+        to.of[first + (size_t)rank] = candidate{box, pd_box_area(box), s.cfg.exact ? label : 0, (int)place};
     }
 }
 
-/* grid (blocks over words x rows, images): neighbouring threads have neighbouring rows. */
-__global__ void test_pairs(pd_nms_shape s, const int *__restrict__ found, sorted v, int words)
+/* grid (blocks over rows, words, images) */
+__global__ void __launch_bounds__(PD_THREADS)
+    test_pairs(pd_nms_shape s, const int *__restrict__ found, sorted v, int words)
 {
-    const size_t image = blockIdx.y, first = image * (size_t)s.room;
-    const int count = found[2 * image];
-    uint64_t *hits = v.hits + first * (size_t)words;
-    for (size_t item = first_item(); item < (size_t)s.room * (size_t)words; item += item_step()) {
-        const int word = (int)(item / (unsigned)s.room), row = (int)(item % (unsigned)s.room);
-        const int last = (word + 1) * WORD < count ? (word + 1) * WORD : count;
-        if (row >= last) continue; /* nothing behind it: never read */
-        const pd_box box = v.box[first + row];
-        const float area = v.area[first + row];
-        const int label = v.label[first + row];
-        uint64_t bits = 0;
-        for (int j = word * WORD > row ? word * WORD : row + 1; j < last; j++)
-            if (v.label[first + j] == label && pd_nms_hits(box, area, v.box[first + j], v.area[first + j], s.cfg.iou))
-                bits |= (uint64_t)1 << (j - word * WORD);
-        hits[item] = bits;
+    __shared__ candidate part[WORD];
+    const size_t image = blockIdx.z, first = image * (size_t)s.room;
+    const int count = found[2 * image], begin = (int)blockIdx.y * WORD, self = (int)threadIdx.x;
+    const int n = count - begin < WORD ? count - begin : WORD, row = (int)blockIdx.x * PD_THREADS + self;
+    if (n <= 0 || row - self >= begin + n) return; /* all rows stand behind the word's candidates: never read */
+    if (self < WORD) part[self] = self < n ? v.of[first + (size_t)(begin + self)] : candidate{};
+    __syncthreads();
+    if (row >= begin + n) return;
+    const candidate own = v.of[first + (size_t)row];
+    uint64_t bits = 0;
+    for (int half = 0; half < WORD; half += 32) {
+        unsigned hit = 0;
+#pragma unroll
+        for (int j = 0; j < 32; j++) {
+            const candidate &c = part[half + j];
+            const bool hits = pd_nms_hits(own.box, own.area, c.box, c.area, s.cfg.iou);
+            hit |= (unsigned)(hits & (c.label == own.label)) << j; /* no branch */
+        }
+        bits |= (uint64_t)hit << half;
     }
+    v.hits[(first + (size_t)row) * (size_t)words + blockIdx.y] = bits;
 }
 
 /* A block an image: 64 candidates at a time are decided by one thread, then all strike out what the kept ones hit. */
-__global__ void __launch_bounds__(PD_THREADS) walk(pd_nms_shape s, const int *__restrict__ found, sorted v, int words,
-                                                   int *__restrict__ keep, int *__restrict__ kept_of)
+__global__ void __launch_bounds__(PD_LIST_THREADS) walk(pd_nms_shape s, const int *__restrict__ found, sorted v,
+                                                        int words, int *__restrict__ keep, int *__restrict__ kept_of)
 {
-    __shared__ uint64_t among[WORD], chosen;
-    __shared__ int kept;
+    const int ROWS = 8; /* whose hits a thread reads at once */
+    __shared__ uint64_t among[WORD], gone;
+    __shared__ int taken[WORD], kept;
     const size_t image = blockIdx.x;
     const int count = found[2 * image], self = (int)threadIdx.x;
     const uint64_t *hits = v.hits + image * (size_t)s.room * (size_t)words;
-    const int *place = v.place + image * (size_t)s.room;
+    const candidate *of = v.of + image * (size_t)s.room;
     uint64_t *removed = v.removed + image * (size_t)words;
     keep += image * (size_t)s.cfg.max_keep;
-    for (int w = self; w < words; w += PD_THREADS) removed[w] = 0;
+    for (int w = self; w < words; w += PD_LIST_THREADS) removed[w] = 0;
     if (self == 0) kept = 0;
     __syncthreads();
     for (int c = 0; c * WORD < count; c++) {
-        const int first = c * WORD, rows = count - first < WORD ? count - first : WORD;
-        if (self < rows) among[self] = hits[(size_t)c * (size_t)s.room + (size_t)(first + self)];
+        const int first = c * WORD, rows = count - first < WORD ? count - first : WORD, before = kept;
+        if (self < rows) among[self] = hits[(size_t)(first + self) * (size_t)words + (size_t)c];
+        if (self == WORD) gone = removed[c];
         __syncthreads();
         if (self == 0) {
-            uint64_t gone = removed[c];
-            chosen = 0;
-            for (int b = 0; b < rows && kept < s.cfg.max_keep; b++) {
-                if (gone >> b & 1) continue;
-                chosen |= (uint64_t)1 << b;
-                gone |= among[b];
-                keep[kept++] = place[first + b];
+            uint64_t left = rows < WORD ? ~gone & (((uint64_t)1 << rows) - 1) : ~gone;
+            int n = 0;
+            for (; left && before + n < s.cfg.max_keep; n++) {
+                const int best = __ffsll((long long)left) - 1;
+                taken[n] = best;
+                left &= ~(among[best] | (uint64_t)1 << best);
             }
+            kept = before + n;
         }
         __syncthreads();
+        const int n = kept - before, groups = (n + ROWS - 1) / ROWS;
+        if (self < n) keep[before + self] = of[first + taken[self]].place;
         if (kept >= s.cfg.max_keep) break;
-        for (int w = c + 1 + self; w * WORD < count; w += PD_THREADS) {
-            uint64_t all = removed[w];
-            for (int b = 0; b < rows; b++)
-                if (chosen >> b & 1) all |= hits[(size_t)w * (size_t)s.room + (size_t)(first + b)];
-            removed[w] = all;
+        const int later = (count - 1) / WORD - c; /* words */
+        for (int i = self; i < later * groups; i += PD_LIST_THREADS) {
+            const int r = i / later * ROWS, w = c + 1 + i % later;
+            uint64_t all = 0;
+#pragma unroll
+            for (int k = 0; k < ROWS; k++) { /* the last one again where there are no more */
+                const int row = first + taken[r + k < n ? r + k : n - 1];
+                all |= hits[(size_t)row * (size_t)words + (size_t)w];
+            }
+            if (all) atomicOr(reinterpret_cast<unsigned long long *>(removed + w), (unsigned long long)all);
         }
         __syncthreads();
     }
@@ -159,20 +220,23 @@ int pd_nms_clear(const pd_nms_list *list, const pd_nms_shape *s, cudaStream_t st
 
 size_t pd_nms_bytes(const pd_nms_shape *s)
 {
-    const size_t all = (size_t)s->n * (size_t)s->room, words = words_of(s);
-    return pd_align_up(all * words * sizeof(uint64_t)) + pd_align_up((size_t)s->n * words * sizeof(uint64_t)) +
-           pd_align_up(all * sizeof(pd_box)) + pd_align_up(all * sizeof(float)) + 2 * pd_align_up(all * sizeof(int));
+    sorted v;
+    return lay_out(s, NULL, &v);
 }
 
 int pd_nms_fwd(const pd_nms_shape *s, const pd_nms_list *list, int *keep, int *kept, void *work, cudaStream_t stream)
 {
-    const sorted v = lay_out(s, work);
+    sorted v;
+    (void)lay_out(s, work, &v);
     const int words = (int)words_of(s);
-    const dim3 places(blocks_for((size_t)s->room).x, (unsigned)s->n);
-    const dim3 pairs(blocks_for((size_t)s->room * (size_t)words).x, (unsigned)s->n);
-    int code = launch(sort_candidates, places, dim3(PD_THREADS), stream, *s, *list, v);
-    if (!code) code = launch(test_pairs, pairs, dim3(PD_THREADS), stream, *s, (const int *)list->found, v, words);
+    const unsigned room = (unsigned)s->room, n = (unsigned)s->n;
+    const dim3 stretches((room + STRETCH - 1) / STRETCH, n),
+        pairs((room + PD_THREADS - 1) / PD_THREADS, (unsigned)words, n);
+    int code = launch_sync(sort_stretches, stretches, dim3(PD_LIST_THREADS), stream, s->room,
+                           (const uint64_t *)list->order, v.order);
+    if (!code) code = launch(place_candidates, dim3(blocks_for(room).x, n), dim3(PD_THREADS), stream, *s, *list, v);
+    if (!code) code = launch_sync(test_pairs, pairs, dim3(PD_THREADS), stream, *s, (const int *)list->found, v, words);
     if (code) return code;
-    return launch_sync(walk, dim3((unsigned)s->n), dim3(PD_THREADS), stream, *s, (const int *)list->found, v, words,
-                       keep, kept);
+    return launch_sync(walk, dim3(n), dim3(PD_LIST_THREADS), stream, *s, (const int *)list->found, v, words, keep,
+                       kept);
 }

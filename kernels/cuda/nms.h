@@ -1,7 +1,8 @@
 /* nms.h: launchers of nms.cu: suppression of many images at once (kernels/nms.h). All return a CUDA error code.
  *
- * Candidates lie in places 0..room-1 of their image. They are put in order by counting how many stand before each; then
- * every pair is tested once, 64 tests to a word, and one block an image walks the words. Nothing is read by the host.
+ * Candidates lie in places 0..room-1 of their image. Stretches of them are sorted, and a candidate's rank is the sum of
+ * what stands before it in each; then every pair is tested once, 64 tests to a word, and one block an image walks the
+ * words. Nothing is read by the host.
  */
 #ifndef PD_CUDA_NMS_H
 #define PD_CUDA_NMS_H

@@ -60,15 +60,23 @@ inline int atomicMin(int *at, int x)
     if (x < was) *at = x;
     return was;
 }
-inline unsigned atomicOr(unsigned *at, unsigned x)
+template <class T> inline T atomicOr(T *at, T x) /* unsigned, unsigned long long */
 {
-    const unsigned was = *at;
+    const T was = *at;
     *at |= x;
     return was;
 }
 inline int __popc(unsigned x)
 {
     return __builtin_popcount(x);
+}
+inline int __popcll(unsigned long long x)
+{
+    return __builtin_popcountll(x);
+}
+inline int __ffsll(long long x)
+{
+    return __builtin_ffsll(x);
 }
 
 namespace emulate
