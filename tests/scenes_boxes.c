@@ -158,14 +158,16 @@ static pd_value *exact_map(scene *s, const char *name, int n, int h, int w, int 
 
 /* 0: levels cut and entire, boxes moved by level; 1: classes compared, one level of few; 2: fewer kept than left;
  * 3: a level of more than a block's pass; nothing is cut; 4: no box has an area; 5, 6: 64 and 65 candidates, all within
- * the image; 7: a level is cut to several stretches, in more words than a block strikes out at once.
- */
+ * the image; 7: a level is cut to several stretches, in more words than a block strikes out at once; 8:
+ * a long level of three scores. */
 static void proposals(scene *s, int variant)
 {
-    static const int pre_nms[] = {100, 100, 100, 6000, 100, 26, 28, 9000}, fine[] = {13, 13, 13, 40, 13, 13, 13, 56},
-                     max_keep[] = {150, 150, 20, 150, 150, 150, 150, 9000};
-    static const float iou[] = {0.7f, 0.7f, 0.3f, 0.7f, 0.7f, 0.7f, 0.7f, 0.6f};
-    const int n = variant == 3 || variant == 7 ? 1 : 2, reach = variant == 5 || variant == 6 ? 8 : 24;
+    static const int pre_nms[] = {100, 100, 100, 6000, 100, 26, 28, 9000, 5000},
+                     fine[] = {13, 13, 13, 40, 13, 13, 13, 56, 60},
+                     max_keep[] = {150, 150, 20, 150, 150, 150, 150, 9000, 150};
+    static const float iou[] = {0.7f, 0.7f, 0.3f, 0.7f, 0.7f, 0.7f, 0.7f, 0.6f, 0.7f};
+    const int n = variant == 3 || variant == 7 ? 1 : 2, high = variant == 8 ? 1 : 100,
+              reach = variant == 5 || variant == 6 ? 8 : 24;
     const int h[] = {fine[variant], variant == 1 ? 1 : 7, variant == 5 ? 4 : 3}, w[] = {fine[variant] + 4, 9, 1};
     const int stride[] = {8, 16, 32};
     const pd_anchor_cfg kind = pd_anchor_cfg_rpn();
@@ -178,7 +180,7 @@ static void proposals(scene *s, int variant)
     pd_value *logits[3], *deltas[3];
     if (pd_anchor_grid_init(&grid, &kind, 3, h, w, stride, NULL) != PD_OK) abort();
     for (int l = 0; l < 3; l++) {
-        logits[l] = exact_map(s, pd_tape_name(s->tape, "logits%d", l), n, h[l], w[l], 3, -100, 100);
+        logits[l] = exact_map(s, pd_tape_name(s->tape, "logits%d", l), n, h[l], w[l], 3, -high, high);
         deltas[l] = exact_map(s, pd_tape_name(s->tape, "deltas%d", l), n, h[l], w[l], 12, -reach, reach);
     }
     scene_input *sizes = image_sizes(s, n);
@@ -316,6 +318,7 @@ static const scene_row rows[] = {
     {"proposals", proposals, 5, 0},
     {"proposals", proposals, 6, 0},
     {"proposals", proposals, 7, 0},
+    {"proposals", proposals, 8, 0},
     {"pick_deltas", pick_deltas, 0, 0},
     {"pick_deltas", pick_deltas, 1, 0},
     {"dense_detections", dense_detections, 0, 0},

@@ -2,6 +2,7 @@
 #include "kernels/cuda/launch.cuh"
 
 #include "kernels/cuda/nms.h"
+#include "kernels/cuda/order.cuh"
 #include "kernels/nms_math.h"
 #include "kernels/topk_math.h"
 
@@ -10,7 +11,7 @@ using namespace pd;
 namespace
 {
 
-const int WORD = 64, STRETCH = 2 * PD_LIST_THREADS;
+const int WORD = 64, STRETCH = PD_STRETCH;
 
 struct alignas(16) candidate {
     pd_box box; /* moved by class */
@@ -51,28 +52,18 @@ __global__ void clear_list(uint64_t *__restrict__ order, size_t places, int *__r
     for (size_t i = first_item(); i < counts; i += item_step()) found[i] = 0;
 }
 
-/* A bitonic sort: grid (stretches, images), a thread for each two. */
+/* grid (stretches, images) */
 __global__ void __launch_bounds__(PD_LIST_THREADS)
     sort_stretches(int room, const uint64_t *__restrict__ order, uint64_t *__restrict__ to)
 {
     __shared__ uint64_t part[STRETCH];
     const int first = (int)blockIdx.x * STRETCH, n = room - first < STRETCH ? room - first : STRETCH;
-    const unsigned self = threadIdx.x;
+    const int self = (int)threadIdx.x;
     order += blockIdx.y * (size_t)room + (size_t)first;
     to += blockIdx.y * (size_t)room + (size_t)first;
-    for (int i = (int)self; i < STRETCH; i += PD_LIST_THREADS) part[i] = i < n ? order[i] : PD_NMS_NONE;
-    for (unsigned run = 2; run <= STRETCH; run *= 2)
-        for (unsigned step = run / 2; step; step /= 2) {
-            __syncthreads();
-            const unsigned i = 2 * self - (self & (step - 1)), j = i + step;
-            const uint64_t a = part[i], b = part[j];
-            if ((a > b) != ((i & run) != 0)) {
-                part[i] = b;
-                part[j] = a;
-            }
-        }
-    __syncthreads();
-    for (int i = (int)self; i < n; i += PD_LIST_THREADS) to[i] = part[i];
+    for (int i = self; i < STRETCH; i += PD_LIST_THREADS) part[i] = i < n ? order[i] : PD_NMS_NONE;
+    sort_stretch(part);
+    for (int i = self; i < n; i += PD_LIST_THREADS) to[i] = part[i];
 }
 
 /* How many of n ascending orders are smaller than x. */

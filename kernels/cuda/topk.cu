@@ -1,6 +1,7 @@
 /* The largest scores of levels. */
 #include "kernels/cuda/launch.cuh"
 
+#include "kernels/cuda/order.cuh"
 #include "kernels/cuda/topk.h"
 #include "kernels/topk_math.h"
 
@@ -9,7 +10,35 @@ using namespace pd;
 namespace
 {
 
-const int BITS = 11, BINS = 1 << BITS;
+const int BITS = 11, BINS = 1 << BITS, AHEAD = 8; /* AHEAD: entries a thread reads at once */
+
+/* The order of a list's entry i. */
+template <class T> __device__ __forceinline__ uint64_t order_of(T score, int i)
+{
+    return pd_score_order(to_float(score), i);
+}
+__device__ __forceinline__ uint64_t order_of(uint64_t order, int)
+{
+    return order;
+}
+
+/* Calls f(order) for the n entries of a list. */
+template <class T, class F> __device__ __forceinline__ void each_order(const T *__restrict__ list, int n, F f)
+{
+    for (int first = (int)threadIdx.x; first < n; first += AHEAD * PD_LIST_THREADS) {
+        T entry[AHEAD];
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) {
+            const int i = first + k * PD_LIST_THREADS;
+            entry[k] = list[i < n ? i : n - 1]; /* no branch: nothing keeps one from waiting beside the others */
+        }
+#pragma unroll
+        for (int k = 0; k < AHEAD; k++) {
+            const int i = first + k * PD_LIST_THREADS;
+            if (i < n) f(order_of(entry[k], i));
+        }
+    }
+}
 
 /* The bin in which the entry of rank `wanted` (from 0) lies, to every thread; *before: entries in lower bins. */
 __device__ __forceinline__ int bin_of_rank(const int *bins, int wanted, int *shared, int *before)
@@ -34,51 +63,54 @@ __device__ __forceinline__ int bin_of_rank(const int *bins, int wanted, int *sha
     return bin;
 }
 
-/* The largest order among the k smallest of n different ones: found from the top, some bits a pass; a pass looks only
- * at entries that begin with the bits found so far. Every thread gets it. order_of(i): the i-th. */
-template <class F> __device__ __forceinline__ uint64_t order_bound(F order_of, int n, int k, int *shared)
+/* Writes the k < n smallest of a list of n different orders, in no order. A radix select from the top, some bits a
+ * pass: a pass looks only at entries that begin with the bits found so far. What it leaves undecided is sorted once it
+ * is few.
+ */
+template <class T> __device__ __forceinline__ void choose_smallest(const T *list, int n, int k, uint64_t *chosen)
 {
-    __shared__ int bins[BINS];
+    __shared__ uint64_t few[PD_STRETCH];
+    __shared__ int bins[BINS], shared[PD_LIST_THREADS], taken, undecided;
+    const int self = (int)threadIdx.x;
     uint64_t found = 0, known = 0; /* known: mask of the bits in found */
-    int wanted = k - 1;
-    for (int shift = 64 - BITS;; shift = shift > BITS ? shift - BITS : 0) {
+    int left = n;                  /* that begin so; k: of these belong */
+    for (int shift = 64 - BITS; left > PD_STRETCH; shift = shift > BITS ? shift - BITS : 0) {
         int before;
-        for (int i = (int)threadIdx.x; i < BINS; i += PD_LIST_THREADS) bins[i] = 0;
+        for (int i = self; i < BINS; i += PD_LIST_THREADS) bins[i] = 0;
         __syncthreads();
-        for (int i = (int)threadIdx.x; i < n; i += PD_LIST_THREADS) {
-            const uint64_t order = order_of(i);
+        each_order(list, n, [&](uint64_t order) {
             if ((order & known) == found) atomicAdd(&bins[(int)(order >> shift) & (BINS - 1)], 1);
-        }
+        });
         __syncthreads();
-        const int bin = bin_of_rank(bins, wanted, shared, &before);
-        const bool whole = wanted - before + 1 == bins[bin]; /* all of the bin belong: any bits below will do */
-        wanted -= before;
+        const int bin = bin_of_rank(bins, k - 1, shared, &before);
+        left = bins[bin];
+        k -= before;
         found |= (uint64_t)bin << shift;
         known |= (uint64_t)(BINS - 1) << shift;
-        if (whole) return found | ~known;
         __syncthreads();
     }
+    if (self == 0) taken = undecided = 0;
+    for (int i = self; i < PD_STRETCH; i += PD_LIST_THREADS) few[i] = UINT64_MAX;
+    __syncthreads();
+    each_order(list, n, [&](uint64_t order) {
+        const uint64_t begins = order & known;
+        if (begins < found) chosen[atomicAdd(&taken, 1)] = order;
+        if (begins == found) few[atomicAdd(&undecided, 1)] = order;
+    });
+    sort_stretch(few);
+    for (int i = self; i < k; i += PD_LIST_THREADS) chosen[taken + i] = few[i];
 }
 
 /* grid (levels, images) */
 template <class T>
 __global__ void __launch_bounds__(PD_LIST_THREADS) choose(pd_topk_shape s, uint64_t *__restrict__ chosen)
 {
-    __shared__ int shared[PD_LIST_THREADS];
-    __shared__ int taken;
     const int l = (int)blockIdx.x, n = s.count[l];
     const size_t image = blockIdx.y;
     if (n <= s.k) return;
     const T *scores = static_cast<const T *>(s.scores[l]) + image * (size_t)n;
     chosen += image * (size_t)s.slot[s.levels] + s.slot[l];
-    const auto order_of = [scores](int i) { return pd_score_order(to_float(scores[i]), i); };
-    const uint64_t bound = order_bound(order_of, n, s.k, shared);
-    if (threadIdx.x == 0) taken = 0;
-    __syncthreads();
-    for (int i = (int)threadIdx.x; i < n; i += PD_LIST_THREADS) {
-        const uint64_t order = order_of(i);
-        if (order <= bound) chosen[atomicAdd(&taken, 1)] = order;
-    }
+    choose_smallest(scores, n, s.k, chosen);
 }
 
 /* grid (blocks over slots, images) */
@@ -105,17 +137,12 @@ __global__ void sort(pd_topk_shape s, const uint64_t *__restrict__ chosen, int *
 /* grid (levels, images) */
 __global__ void __launch_bounds__(PD_LIST_THREADS) choose_orders(pd_order_lists s, uint64_t *__restrict__ chosen)
 {
-    __shared__ int shared[PD_LIST_THREADS];
-    __shared__ int taken;
     const size_t l = blockIdx.x, image = blockIdx.y;
     const int n = s.count[image * PD_MAX_LEVELS + l];
     const uint64_t *list = s.list + image * s.room + s.begin[l];
     chosen += image * (size_t)s.slot[s.levels] + (size_t)s.slot[l];
-    const uint64_t bound = n > s.k ? order_bound([list](int i) { return list[i]; }, n, s.k, shared) : UINT64_MAX;
-    if (threadIdx.x == 0) taken = 0;
-    __syncthreads();
-    for (int i = (int)threadIdx.x; i < n; i += PD_LIST_THREADS)
-        if (list[i] <= bound) chosen[atomicAdd(&taken, 1)] = list[i];
+    if (n > s.k) return choose_smallest(list, n, s.k, chosen);
+    for (int i = (int)threadIdx.x; i < n; i += PD_LIST_THREADS) chosen[i] = list[i];
 }
 
 /* grid (blocks over slots, images) */

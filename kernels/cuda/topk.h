@@ -1,8 +1,8 @@
 /* topk.h: launchers of topk.cu: the k largest scores of each level of each image (kernels/topk.h). All return a CUDA
  * error code.
  *
- * A block a level finds the bound by a radix select over (score, index), which no two entries share, so the tie rule is
- * the CPU's; the chosen ones are put in order by counting how many stand before each. */
+ * A block a level chooses by a radix select over (score, index), which no two entries share, so the tie rule is the
+ * CPU's; the chosen ones are put in order by counting how many stand before each. */
 #ifndef PD_CUDA_TOPK_H
 #define PD_CUDA_TOPK_H
 
