@@ -7,7 +7,7 @@
 static inline pd_focal_parts split(float x)
 {
     const float e = pd_vec_exp(x < 0 ? x : -x);
-    return pd_focal_split(x, e, pd_vec_log1p(e));
+    return pd_focal_split(x, e, pd_vec_log1p(e), 1.f / (1.f + e));
 }
 
 /* p^gamma; `gamma` is a constant 2 where this is inlined into the usual loop. */

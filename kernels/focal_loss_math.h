@@ -8,16 +8,16 @@
 
 #include "engine/hd.h"
 
-/* What f needs of x: e = exp(-|x|) and l = log(1 + e), taken by whatever exp and log the caller has. */
+/* What f needs of x: e = exp(-|x|), l = log(1 + e) and big = 1 / (1 + e), taken by whatever the caller has. */
 typedef struct pd_focal_parts {
     float p, q; /* sigmoid(x), 1 - sigmoid(x), both without cancellation */
     float u;    /* softplus(x) */
     float minus_log_p;
 } pd_focal_parts;
 
-PD_HD pd_focal_parts pd_focal_split(float x, float e, float l)
+PD_HD pd_focal_parts pd_focal_split(float x, float e, float l, float big)
 {
-    const float big = 1.f / (1.f + e), small = e * big;
+    const float small = e * big;
     const int up = x >= 0;
     const pd_focal_parts s = {up ? big : small, up ? small : big, (up ? x : 0.f) + l, (up ? 0.f : -x) + l};
     return s;

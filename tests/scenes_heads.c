@@ -22,9 +22,9 @@ static pd_value *weights(scene *s, const char *name, int n)
 
 static void dense(scene *s, int variant, bool bce)
 {
-    /* two levels; classes change within vectors of 8, the first level has several pieces; 3 * 7 * 2 logits: no vectors
-     */
-    const int k = variant == 1 ? 7 : variant == 2 ? 1 : 5, a = 2;
+    /* two levels; boxes change within vectors of 8 (4: within some), the first level has several pieces; 3 * 7 * 2
+     * logits: no vectors */
+    const int k = variant == 1 ? 7 : variant == 2 ? 1 : variant == 4 ? 20 : 5, a = 2;
     const int h[] = {variant == 1 ? 5 : 42, variant == 1 ? 3 : 4}, w[] = {variant == 2 ? 160 : 20, 1};
     const int n = 2, boxes = (h[0] * w[0] + h[1] * w[1]) * a;
     pd_value *logits[] = {scene_map(s->tape, "fine", n, h[0], w[0], a * k),
@@ -216,6 +216,7 @@ static const scene_row rows[] = {
     {"focal_loss", focal, 0, 0}, /* vectors, several pieces */
     {"focal_loss", focal, 1, 0}, /* single logits, gamma 1.5 */
     {"focal_loss", focal, 2, 0}, /* one class */
+    {"focal_loss", focal, 4, 0}, /* vectors within a box and across two */
     {"bce_loss", bce, 0, 0},
     {"bce_loss", bce, 1, 0},
     {"focal_loss and bce_loss", bce, 3, 0}, /* two readers: one adds */
