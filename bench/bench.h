@@ -25,7 +25,7 @@
 #include <immintrin.h>
 #endif
 
-#include "engine/thread.h"
+#include "engine/device.h"
 
 #define MAX_SAMPLES 4096
 
@@ -61,6 +61,23 @@ static inline double quantile(const samples *s, double q)
     memcpy(sorted, s->t, (size_t)s->n * sizeof *sorted);
     qsort(sorted, (size_t)s->n, sizeof *sorted, bench_order);
     return sorted[(int)(q * (s->n - 1) + 0.5)];
+}
+
+/* ---- results for other programs ---- */
+
+/* Appends one JSON object, on a line, to the file; path NULL: nothing. what: "training", "inference", ...; seconds: of a
+ * batch. */
+static inline void bench_json(const char *path, const pd_device *device, const char *net, const char *what, int batch,
+                              double seconds)
+{
+    FILE *f = path ? fopen(path, "a") : NULL;
+    if (path && !f) fprintf(stderr, "%s: cannot be written\n", path);
+    if (!f) return;
+    fprintf(f,
+            "{\"side\": \"paradise\", \"how\": \"%s\", \"net\": \"%s\", \"what\": \"%s\", \"batch\": %d, \"ms\": %.4f, "
+            "\"img_s\": %.2f}\n",
+            pd_precision_text(device->precision), net, what, batch, seconds * 1e3, batch / seconds);
+    fclose(f);
 }
 
 /* ---- company ---- */

@@ -1,8 +1,10 @@
 /* bench_detect: images a second of a detector's training step (forward, losses, backward, SGD with momentum) and of its
  * detection, on images of one size with random pixels: floats on the CPU, bytes elsewhere, as pd_det_train hands over.
  *
- *   bench_detect [DETECTOR...] [--arch resnet50] [--height 800] [--width 1344] [--batch 2] [--rounds 10]
+ *   bench_detect [DETECTOR...] [--arch resnet50] [--height 800] [--width 1344] [--batch 2] [--rounds 10] [--json FILE]
  *
+ * On the CPU each training step is timed. Elsewhere steps follow each other as in training, with losses that are read a
+ * step late, and several are timed as a whole. Images come from host memory in every step, detections go there.
  * DETECTORs: retinanet, cascade_rcnn, faster_rcnn (default: all). Detection is of the untrained network with no score
  * too small, so that suppression has as much to do as it can have. */
 #include "bench/bench.h"
@@ -13,11 +15,12 @@
 #include "tools/cli.h"
 
 #define WARM 4     /* steps before the clock: from the third on a device may replay a recorded step */
+#define TURN 5     /* training steps that are timed as a whole, elsewhere than on the CPU */
 #define OBJECTS 12 /* of an image */
 #define CLASSES 80
 
 typedef struct settings {
-    const char *arch;
+    const char *arch, *json;
     int height, width, batch, rounds;
 } settings;
 
@@ -28,6 +31,7 @@ typedef struct job {
     pd_batch batch;
     pd_detection *found;
     int *count;
+    int unread; /* losses */
 } job;
 
 static void job_free(job *j)
@@ -112,28 +116,52 @@ static pd_status job_init(job *j, pd_device *device, pd_detector_type type, cons
     return device->fill(device, pd_params_grads(pd_detector_params(j->d)), 0, weights * sizeof(float), err);
 }
 
-static pd_status train(job *j, pd_err *err)
+/* Waits for losses until no more than `left` are unread. */
+static pd_status read_losses(job *j, int left, pd_err *err)
+{
+    pd_losses losses;
+    for (; j->unread > left; j->unread--) PD_TRY(pd_detector_late(j->d, &losses, err));
+    return PD_OK;
+}
+
+static pd_status step(job *j, pd_err *err)
 {
     const pd_sgd sgd = {.lr = 1e-5, .momentum = 0.9, .weight_decay = 1e-4, .scale = 1};
+    const bool late = j->device->kind != PD_CPU;
     pd_losses losses;
-    PD_TRY(pd_detector_loss(j->d, &j->batch, 0, &losses, err));
+    PD_TRY(pd_detector_loss(j->d, &j->batch, 0, late ? NULL : &losses, err));
+    j->unread += late;
+    PD_TRY(read_losses(j, PD_PLAN_LATE - 1, err));
     PD_TRY(pd_detector_backward(j->d, false, err));
     PD_TRY(pd_sgd_step(j->device, pd_detector_params(j->d), j->velocity, &sgd, err));
-    pd_detector_changed(j->d);
+    if (!late) pd_detector_changed(j->d);
+    return PD_OK;
+}
+
+/* Returns with all work done. */
+static pd_status train(job *j, int steps, pd_err *err)
+{
+    for (int i = 0; i < steps; i++) PD_TRY(step(j, err));
+    PD_TRY(read_losses(j, 0, err));
     return j->device->sync(j->device, err);
 }
 
-static pd_status detect(job *j, pd_err *err)
+static pd_status detect(job *j, int runs, pd_err *err)
 {
-    return pd_detector_detect(j->d, pd_detector_form(j->d), &j->batch, j->found, j->count, err);
+    for (int i = 0; i < runs; i++)
+        PD_TRY(pd_detector_detect(j->d, pd_detector_form(j->d), &j->batch, j->found, j->count, err));
+    return PD_OK;
 }
 
-static pd_status time_it(samples *s, pd_status (*work)(job *j, pd_err *err), job *j, const settings *set, pd_err *err)
+/* Samples are times of one run; `turn` of them are taken together. */
+static pd_status time_it(samples *s, pd_status (*work)(job *j, int runs, pd_err *err), int turn, job *j,
+                         const settings *set, pd_err *err)
 {
-    for (int i = 0; i < WARM + set->rounds; i++) {
+    PD_TRY(work(j, WARM, err));
+    for (int i = 0; i < set->rounds; i += turn) {
         const double start = bench_now();
-        PD_TRY(work(j, err));
-        if (i >= WARM) add_sample(s, bench_now() - start);
+        PD_TRY(work(j, turn, err));
+        add_sample(s, (bench_now() - start) / turn);
     }
     return PD_OK;
 }
@@ -145,6 +173,7 @@ static void print(const char *name, const char *what, const samples *s, const jo
            set->height, set->width, ms, quantile(s, 0.1) * 1e3, quantile(s, 0.9) * 1e3, set->batch / ms * 1e3,
            (double)pd_plan_bytes(pd_detector_plan(j->d)) / 1048576);
     fflush(stdout);
+    bench_json(set->json, j->device, name, what, set->batch, ms * 1e-3);
 }
 
 static pd_status one(pd_device *device, const char *name, const settings *set, pd_err *err)
@@ -155,9 +184,11 @@ static pd_status one(pd_device *device, const char *name, const settings *set, p
     training.n = detection.n = 0;
     PD_TRY(pd_detector_parse(&type, name, err));
     pd_status status = job_init(&j, device, type, set, err);
-    if (status == PD_OK) status = time_it(&training, train, &j, set, err);
+    const int turn = device->kind == PD_CPU ? 1 : TURN;
+    if (status == PD_OK) status = time_it(&training, train, turn, &j, set, err);
     if (status == PD_OK) print(name, "training", &training, &j, set);
-    if (status == PD_OK) status = time_it(&detection, detect, &j, set, err);
+    if (status == PD_OK) pd_detector_changed(j.d);
+    if (status == PD_OK) status = time_it(&detection, detect, 1, &j, set, err);
     if (status == PD_OK) print(name, "detection", &detection, &j, set);
     job_free(&j);
     return status;
@@ -172,6 +203,7 @@ int main(int argc, char **argv)
         PD_OPT_INT(0, "width", "N", &set.width, 32, 4096, "of the images, a multiple of 32 (1344)"),
         PD_OPT_INT(0, "batch", "N", &set.batch, 1, 256, "images in a step (2)"),
         PD_OPT_INT(0, "rounds", "N", &set.rounds, 1, 1000, "steps that are timed (10)"),
+        PD_OPT_STRING(0, "json", "FILE", &set.json, "append results as lines of JSON"),
     };
     const pd_cli cli = {.program = "bench_detect",
                         .usage = "[DETECTOR...]",

@@ -2,8 +2,10 @@
  * (jit.freeze + optimize_for_inference) and ONNX Runtime, in turns.
  *
  *   bench_infer [NET...] [--size 224] [--batch 1] [--rounds 8] [--threads 2] [--wait 4] [--no-peers] [--profile]
+ *               [--json FILE]
  *
- * NETs: resnet18, pd_a_resnet18, pd_b_resnet18, ... Folded, PD-A is the plain network, so the peers run that one. NETs
+ * From floats in host memory to logits in host memory. Elsewhere than on the CPU the network alone is timed as well: its
+ * image is there already, and nothing is fetched. NETs: resnet18, pd_a_resnet18, pd_b_resnet18, ... Folded, PD-A is the plain network, so the peers run that one. NETs
  * given together take turns too. --peer-python: an interpreter with torch and torchvision (default /usr/bin/python3);
  * --ort-python: one with onnxruntime and numpy (default: the same). */
 #include "backbones/classifier.h"
@@ -58,14 +60,14 @@ typedef struct settings {
     int size, batch, rounds, turn;
     double wait; /* seconds to wait for a quiet machine */
     bool profile, peers;
-    const char *python, *ort_python;
+    const char *python, *ort_python, *json;
     cpu_set_t all;
 } settings;
 
 typedef struct runner {
     const char *name;
     pd_classifier *c;
-    samples s;
+    samples s, alone; /* alone: without transfers, elsewhere than on the CPU */
     peer torch[2], ort;
     char model[96];
 } runner;
@@ -122,6 +124,17 @@ static pd_status turn(runner *r, const settings *set, const float *pixels, pd_er
     return PD_OK;
 }
 
+/* Several runs in a row on the image that is there, with a wait at their end. */
+static pd_status turn_alone(runner *r, const settings *set, pd_device *device, pd_err *err)
+{
+    pd_plan *plan = pd_classifier_plan(r->c);
+    const double start = bench_now();
+    for (int i = 0; i < set->turn; i++) PD_TRY(pd_plan_forward(plan, err));
+    PD_TRY(device->sync(device, err));
+    add_sample(&r->alone, (bench_now() - start) / set->turn);
+    return PD_OK;
+}
+
 static pd_status profile(runner *r, const settings *set, const float *pixels, pd_err *err)
 {
     node_times times;
@@ -134,7 +147,7 @@ static pd_status profile(runner *r, const settings *set, const float *pixels, pd
         status = run_once(r, set, pixels, err);
         node_times_add(&times, plan);
     }
-    bench_print_nodes(pd_classifier_tape(r->c), &times);
+    bench_print_nodes(pd_classifier_tape(r->c), &times, NULL, NULL);
     node_times_free(&times);
     return status;
 }
@@ -153,15 +166,17 @@ static void print_result(const runner *r, const runner *first, const settings *s
     for (const pd_node *n = pd_tape_nodes(pd_classifier_tape(r->c)); n; n = n->next)
         if (!strncmp(n->op->name, "conv", 4) || !strncmp(n->op->name, "mix", 3) || !strcmp(n->op->name, "linear"))
             macs += n->op->macs ? n->op->macs(n) : 0;
-    (void)device;
     printf("%-16s %dx%d batch %d: %8.2f ms (%.2f-%.2f) = %.0f GFLOP/s, %.0f MiB", r->name, set->size, set->size,
            set->batch, t * 1e3, quantile(&r->s, 0.1) * 1e3, quantile(&r->s, 0.9) * 1e3, 2e-9 * macs / t,
            (double)pd_plan_bytes(pd_classifier_plan(r->c)) / 1048576);
     if (r->s.disturbed) printf(", %d turns disturbed", r->s.disturbed);
+    if (r->alone.n) printf(", without transfers %.3f ms", quantile(&r->alone, 0.5) * 1e3);
     if (r != first) printf("; %.3f x %s", t / quantile(&first->s, 0.5), first->name);
     printf("\n");
     for (int i = 0; i < 2; i++) print_peer(&r->torch[i], t);
     print_peer(&r->ort, t);
+    bench_json(set->json, device, r->name, "inference", set->batch, t);
+    if (r->alone.n) bench_json(set->json, device, r->name, "network", set->batch, quantile(&r->alone, 0.5));
 }
 
 static pd_status run_all(pd_device *device, const char *const *names, size_t count, const settings *set,
@@ -184,6 +199,7 @@ static pd_status run_all(pd_device *device, const char *const *names, size_t cou
     for (int r = 0; r < set->rounds && status == PD_OK; r++)
         for (size_t i = 0; i < count && status == PD_OK; i++) {
             status = turn(&runners[i], set, pixels, err);
+            if (status == PD_OK && device->kind != PD_CPU) status = turn_alone(&runners[i], set, device, err);
             for (int k = 0; k < 2; k++) peer_turn(&runners[i].torch[k], set->turn, set->wait);
             peer_turn(&runners[i].ort, set->turn, set->wait);
         }
@@ -216,6 +232,7 @@ int main(int argc, char **argv)
         PD_OPT_FLAG(0, "profile", &set.profile, "print the time of every operation"),
         PD_OPT_STRING(0, "peer-python", "FILE", &set.python, "an interpreter with torch and torchvision"),
         PD_OPT_STRING(0, "ort-python", "FILE", &set.ort_python, "an interpreter with onnxruntime"),
+        PD_OPT_STRING(0, "json", "FILE", &set.json, "append results as lines of JSON"),
     };
     const pd_cli cli = {.program = "bench_infer",
                         .usage = "[NET...]",

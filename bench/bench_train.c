@@ -2,7 +2,10 @@
  * eager mode with channels_last, in turns.
  *
  *   bench_train [NET...] [--size 128] [--batch 16] [--rounds 6] [--threads 2] [--wait 4] [--no-peers] [--profile]
+ *               [--json FILE]
  *
+ * On the CPU each step is timed. Elsewhere steps follow each other as in training: every step's images and labels go up
+ * from host memory, and the host reads losses a step late; a turn is timed as a whole, with a wait at its end.
  * NETs: resnet18, pd_a_resnet18, resnet50, ... (default: resnet18 and pd_a_resnet18). --peer-python: an interpreter
  * that has torch and torchvision (default /usr/bin/python3). --profile: the time of every operation, forward and
  * backward. */
@@ -52,7 +55,7 @@ typedef struct settings {
     int size, batch, rounds, turn;
     double wait; /* seconds to wait for a quiet machine */
     bool profile, peers;
-    const char *python;
+    const char *python, *json;
     cpu_set_t all;
 } settings;
 
@@ -61,7 +64,11 @@ typedef struct trainer {
     pd_device *device;
     float *pixels, *velocity;
     int *labels;
+    int unread; /* losses */
 } trainer;
+
+#define WARM_CPU 2
+#define WARM 5 /* elsewhere: from the third on a device may replay a recorded step */
 
 static pd_status trainer_init(trainer *t, pd_device *device, const char *name, const settings *set, pd_err *err)
 {
@@ -96,17 +103,52 @@ static void trainer_free(trainer *t)
     memset(t, 0, sizeof *t);
 }
 
-static pd_status step(trainer *t, const settings *set, double *sgd_seconds, pd_err *err)
+/* Waits for losses until no more than `left` are unread. */
+static pd_status read_losses(trainer *t, int left, pd_err *err)
 {
     float loss;
     int correct;
+    for (; t->unread > left; t->unread--) PD_TRY(pd_classifier_late(t->c, &loss, &correct, err));
+    return PD_OK;
+}
+
+static pd_status forward(trainer *t, const settings *set, pd_err *err)
+{
+    float loss;
+    int correct;
+    const bool late = t->device->kind != PD_CPU;
+    PD_TRY(pd_classifier_loss(t->c, t->pixels, t->labels, set->batch, set->size, set->size, late ? NULL : &loss,
+                              &correct, err));
+    t->unread += late;
+    return read_losses(t, PD_PLAN_LATE - 1, err);
+}
+
+static pd_status step(trainer *t, const settings *set, double *sgd_seconds, pd_err *err)
+{
     const pd_sgd sgd = {.lr = 0.01, .momentum = 0.9, .weight_decay = 1e-4, .scale = 1};
-    PD_TRY(pd_classifier_loss(t->c, t->pixels, t->labels, set->batch, set->size, set->size, &loss, &correct, err));
+    PD_TRY(forward(t, set, err));
     PD_TRY(pd_classifier_backward(t->c, false, err));
     const double start = bench_now();
     PD_TRY(pd_sgd_step(t->device, pd_classifier_params(t->c), t->velocity, &sgd, err));
-    pd_classifier_changed(t->c);
+    if (t->device->kind == PD_CPU) pd_classifier_changed(t->c); /* training has no constants; a refresh has its price */
     *sgd_seconds += bench_now() - start;
+    return PD_OK;
+}
+
+static pd_status turn(trainer *t, samples *s, const settings *set, pd_err *err)
+{
+    const bool each = t->device->kind == PD_CPU;
+    const double begin = bench_now();
+    double sgd = 0;
+    for (int i = 0; i < set->turn; i++) {
+        const double start = bench_now();
+        PD_TRY(step(t, set, &sgd, err));
+        if (each) add_sample(s, bench_now() - start);
+    }
+    if (each) return PD_OK;
+    PD_TRY(read_losses(t, 0, err));
+    PD_TRY(t->device->sync(t->device, err));
+    add_sample(s, (bench_now() - begin) / set->turn);
     return PD_OK;
 }
 
@@ -122,10 +164,13 @@ static pd_status profile(trainer *t, const settings *set, pd_err *err)
     for (int i = 0; i < 15 && status == PD_OK; i++) {
         sgd = 0;
         status = step(t, set, &sgd, err);
+        const double start = bench_now();
+        if (status == PD_OK) status = t->device->sync(t->device, err); /* every node waited for itself: this is the step */
+        sgd += bench_now() - start;
         least = sgd < least ? sgd : least;
         node_times_add(&times, pd_classifier_plan(t->c));
     }
-    bench_print_nodes(pd_classifier_tape(t->c), &times);
+    bench_print_nodes(pd_classifier_tape(t->c), &times, t->device->kind == PD_CPU ? NULL : t->device, set->json);
     printf("  %-34s %8.2f ms\n", "sgd", least * 1e3);
     node_times_free(&times);
     return status;
@@ -147,16 +192,15 @@ static pd_status one_net(pd_device *device, const char *name, const settings *se
     trainer t = {0};
     double sgd = 0;
     pd_status status = trainer_init(&t, device, name, set, err);
-    for (int i = 0; i < 2 && status == PD_OK; i++) status = step(&t, set, &sgd, err);
+    const int warm = device->kind == PD_CPU ? WARM_CPU : WARM;
+    for (int i = 0; i < warm && status == PD_OK; i++) status = step(&t, set, &sgd, err);
+    if (status == PD_OK) status = read_losses(&t, 0, err);
+    if (status == PD_OK) status = device->sync(device, err);
     for (int r = 0; r < set->rounds && status == PD_OK; r++) {
         for (int tries = set->wait > 0 ? 0 : MAX_TRIES - 1; tries < MAX_TRIES && status == PD_OK; tries++) {
             wait_for_quiet(set->wait);
             const watch w = watch_start(getpid(), &ours);
-            for (int i = 0; i < set->turn && status == PD_OK; i++) {
-                const double start = bench_now();
-                status = step(&t, set, &sgd, err);
-                add_sample(&ours, bench_now() - start);
-            }
+            status = turn(&t, &ours, set, err);
             if (watch_keep(&w, &ours, tries + 1 == MAX_TRIES)) break;
         }
         peer_turn(&torch, set->turn, set->wait);
@@ -171,8 +215,10 @@ static pd_status one_net(pd_device *device, const char *name, const settings *se
             printf("; %s %8.1f ms (%.1f-%.1f) = %6.1f images/s; ratio %.3f", torch.name, quantile(&torch.s, 0.5) * 1e3,
                    quantile(&torch.s, 0.1) * 1e3, quantile(&torch.s, 0.9) * 1e3, set->batch / quantile(&torch.s, 0.5),
                    quantile(&torch.s, 0.5) * 1e3 / ms);
+        if (device->kind != PD_CPU) printf("; images from host memory in every step");
         printf("\n");
         fflush(stdout);
+        bench_json(set->json, device, name, "training", set->batch, ms * 1e-3);
         if (set->profile) status = profile(&t, set, err);
     }
     peer_stop(&torch);
@@ -194,6 +240,7 @@ int main(int argc, char **argv)
         PD_OPT_FLAG(0, "no-peers", &alone, "ours alone"),
         PD_OPT_FLAG(0, "profile", &set.profile, "print the time of every operation"),
         PD_OPT_STRING(0, "peer-python", "FILE", &set.python, "an interpreter with torch and torchvision"),
+        PD_OPT_STRING(0, "json", "FILE", &set.json, "append results as lines of JSON"),
     };
     const pd_cli cli = {.program = "bench_train",
                         .usage = "[NET...]",
