@@ -1,11 +1,13 @@
 /* Does cuDNN accept every convolution that our networks ask it for on an H100? Plans every configuration of configs/, in
  * training and inference, on a device that is only described (tests/golden/cuda/h100.json): no GPU and no driver needed.
  *
- *   check_cudnn [PART OF A NAME] */
+ *   check_cudnn [PART OF A NAME]
+ *   check_cudnn --dump FILE         no check: describes the GPU that is here to FILE, in the words of h100.json */
 #include "engine/plan.h"
 #include "engine/plugin.h"
 #include "backbones/resnet.h"
 #include "kernels/softmax_ce.h"
+#include "tests/cuda/describe.h"
 #include "tests/pd_test.h"
 #include "tools/cls_config.h"
 #include "tools/det_config.h"
@@ -134,6 +136,11 @@ int main(int argc, char **argv)
     const char *only = argc > 1 ? argv[1] : "";
     char json[4096] = "";
     pd_err err = PD_ERR_INIT;
+    if (argc == 3 && !strcmp(argv[1], "--dump")) {
+        const pd_status status = describe_gpu(argv[2], &err);
+        if (status != PD_OK) fprintf(stderr, "%s\n", err.text);
+        return status != PD_OK;
+    }
     void *plugin = dlopen(PD_PLUGIN_FILE, RTLD_NOW | RTLD_LOCAL);
     if (!plugin) {
         PD_SKIP("%s", dlerror());
