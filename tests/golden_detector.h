@@ -258,7 +258,8 @@ static inline void check_gradients(const golden_loss *g, const pd_params *params
         if (p->kind != PD_WEIGHT || !p->trainable) continue;
         float *slope = malloc(p->count * sizeof *slope), *u = malloc(p->count * sizeof *u);
         if (!slope || !u) abort();
-        pd_param_to_file_order(p, slope, p->grad);
+        PD_CHECK_OK(pd_param_read(u, params, p, pd_params_grads(params), &err));
+        pd_param_to_file_order(p, slope, u);
         snprintf(name, sizeof name, "probe.%s", p->name);
         pd_oracle_uniform(u, name, p->count, g->seed);
         double square = 0, probe = 0;

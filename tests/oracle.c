@@ -1,8 +1,17 @@
 #include "tests/oracle.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+pd_status pd_oracle_device(pd_device **out, pd_err *err)
+{
+    const char *name = getenv("PD_TEST_DEVICE");
+    PD_TRY(pd_device_open(out, name && *name ? name : "cpu", 2, err));
+    if ((*out)->kind != PD_CPU) printf("computing on %s: %s\n", (*out)->name, (*out)->title);
+    return pd_device_set_precision(*out, "fp32", err);
+}
 
 static uint64_t splitmix64(uint64_t x)
 {
@@ -66,15 +75,17 @@ void pd_oracle_fill(pd_params *params, uint64_t seed, bool detector, double vari
 {
     for (size_t i = 0; i < pd_params_count(params); i++) {
         const pd_param *p = pd_params_at(params, i);
-        float *u = malloc((p->count + 1) * sizeof *u);
-        if (!u) abort();
+        float *u = malloc((p->count + 1) * sizeof *u), *memory = malloc((p->count + 1) * sizeof *memory);
+        if (!u || !memory) abort();
         pd_oracle_uniform(u, p->name, p->count, seed);
         rule r = !detector || !strncmp(p->name, "backbone.", 9) ? backbone_rule(p) : detector_rule(p);
         if (detector && ends_with(p->name, "running_var")) r.scale = variance_scale;
         for (size_t k = 0; k < p->count; k++)
             u[k] = (float)((double)(float)(r.offset + r.factor * (double)u[k] / r.divisor) * r.scale);
-        pd_param_from_file_order(p, p->data, u);
+        pd_param_from_file_order(p, memory, u);
+        if (pd_param_write(params, p, pd_param_block(params, p), memory, NULL) != PD_OK) abort();
         free(u);
+        free(memory);
     }
 }
 

@@ -8,6 +8,10 @@
 
 #include <stdint.h>
 
+/* The device of $PD_TEST_DEVICE in fp32 ("cuda"; unset: "cpu", two threads), whose results are compared with golden files.
+ * Says on standard output which one it is, unless it is the CPU. */
+pd_status pd_oracle_device(pd_device **out, pd_err *err);
+
 /* n values in [-1, 1). */
 void pd_oracle_uniform(float *out, const char *name, size_t n, uint64_t seed);
 

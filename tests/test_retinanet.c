@@ -64,7 +64,7 @@ static void test_groups(const char *file)
 
 int main(void)
 {
-    PD_CHECK_OK(pd_device_open(&device, "cpu", 2, &err));
+    PD_CHECK_OK(pd_oracle_device(&device, &err));
     test_forward("retina_resnet18", PD_FORM_EVAL);
     test_forward("retina_resnet18", PD_FORM_FUSED);
     test_forward("retina_pd_a_resnet18", PD_FORM_EVAL);

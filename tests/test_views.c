@@ -97,7 +97,7 @@ static void test_one_view(pd_detector_type type, bool class_boxes)
 
 int main(void)
 {
-    PD_CHECK_OK(pd_device_open(&device, "cpu", 2, &err));
+    PD_CHECK_OK(pd_oracle_device(&device, &err));
     test_golden(PD_RETINANET, "views_retina_resnet18");
     test_golden(PD_CASCADE_RCNN, "views_cascade_resnet18");
     test_one_view(PD_RETINANET, false);
