@@ -6,6 +6,13 @@
 const scene_precision precisions[PRECISIONS] = {
     {"fp32", 2e-5, 2e-4}, {"tf32", 5e-3, 3e-2}, {"fp16", 5e-3, 3e-2}, {"bf16", 3e-2, 1.5e-1}};
 
+const char *only_precision;
+
+bool precision_wanted(int p)
+{
+    return !only_precision || !strcmp(only_precision, precisions[p].name);
+}
+
 double distance_above(const float *a, const float *b, size_t n, double floor)
 {
     double d = 0, size = 0;
@@ -233,6 +240,7 @@ static void check_scene(const scene_row *row, pd_device *cpu, pd_device *gpu)
     for (int p = 0; p < PRECISIONS; p++) {
         char text[96];
         outcome got;
+        if (!precision_wanted(p)) continue;
         snprintf(text, sizeof text, "%s %d, %s", row->name, row->variant, precisions[p].name);
         PD_ROW(text);
         PD_CHECK_OK(pd_device_set_precision(gpu, precisions[p].name, &err));

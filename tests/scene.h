@@ -74,6 +74,9 @@ typedef struct scene_precision {
     double forward, gradient;
 } scene_precision;
 extern const scene_precision precisions[PRECISIONS];
+/* The name of the only one that is run; NULL: all are. */
+extern const char *only_precision;
+bool precision_wanted(int p);
 
 /* |a - b| / (|a| + floor); infinite where a NaN is. */
 double distance_above(const float *a, const float *b, size_t n, double floor);

@@ -100,6 +100,7 @@ static void check_update(int kind, pd_device *cpu, pd_device *gpu)
     for (int p = 0; p < PRECISIONS; p++) {
         float *got = NULL;
         double norms[UPDATE_STEPS] = {0};
+        if (!precision_wanted(p)) continue;
         PD_ROW(update_names[kind]);
         PD_CHECK_OK(pd_device_set_precision(gpu, precisions[p].name, &err));
         const pd_status status = run_update(&got, norms, &count, kind, gpu, &err);

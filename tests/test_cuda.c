@@ -3,7 +3,8 @@
  *
  * Built twice: as test_cuda, for a machine with a GPU (skipped elsewhere), and as test_cuda_emulated, where the same
  * host code and kernels run on the CPU (tests/emulate) and device memory is closed to the host. Arguments:
- * --operations or --networks for one half; any other word: only the cases whose names contain it. ctest: slow */
+ * --operations or --networks for one half, any other word: only the cases whose names contain it; behind it, a
+ * precision: only this one. ctest: slow */
 #include "backbones/classifier.h"
 #include "backbones/layer.h"
 #include "engine/plugin.h"
@@ -250,6 +251,7 @@ static void check_case(int i, const char *name, pd_device *cpu, pd_device *gpu)
         const int p = round % 4;
         char row[96];
         outcome got;
+        if (!precision_wanted(p)) continue;
         gpu->way = round / 4;
         snprintf(row, sizeof row, "%s, way %d, %s", name, gpu->way, precisions[p].name);
         PD_ROW(row);
@@ -298,17 +300,33 @@ static void check_family(const scene_family *family, pd_device *cpu, pd_device *
 
 #define STEPS 3 /* the third run of a plan is recorded */
 
+#define MOST_STEPS 20
+#define MOST_IMAGES 32
+
+/* What is trained, and how. */
+typedef struct trial {
+    const char *arch;
+    int images, side, steps;
+    double lr;
+    bool gentle; /* residual blocks add little at first: small differences hardly grow */
+    bool no_graphs;
+    double moved; /* every pixel by about this share of it */
+} trial;
+
 typedef struct training {
-    double loss[STEPS];
+    double loss[MOST_STEPS];
     float *first, *second, *last; /* weights before the first step, behind the second one, at the end */
     float *logits;                /* before training */
     size_t count;
 } training;
 
-static void draw(float *x, size_t n, uint32_t stream)
+static void draw(float *x, size_t n, uint32_t stream, double moved)
 {
-    pd_rng rng = pd_rng_make(5, stream, 0);
-    for (size_t i = 0; i < n; i++) x[i] = (float)pd_rng_normal(&rng);
+    pd_rng rng = pd_rng_make(5, stream, 0), other = pd_rng_make(6, stream, 0);
+    for (size_t i = 0; i < n; i++) {
+        const double pixel = pd_rng_normal(&rng);
+        x[i] = (float)(moved > 0 ? pixel * (1 + moved * pd_rng_normal(&other)) : pixel);
+    }
 }
 
 static void training_free(training *r)
@@ -325,9 +343,30 @@ static pd_status copy_weights(float **out, pd_device *d, const float *weights, s
     return *out ? d->download(d, *out, weights, count * sizeof **out, err) : PD_FAIL(err, PD_ENOMEM, "out of memory");
 }
 
-/* The logits of some images in the fast form, then a few steps. */
-static pd_status train(training *r, const char *arch, pd_device *d, bool graphs, int images, int side, pd_err *err)
+/* The scale of every residual block's last norm becomes a tenth of what it is. */
+static pd_status quiet_residuals(pd_classifier *net, pd_err *err)
 {
+    const pd_params *params = pd_classifier_params(net);
+    PD_TRY(pd_classifier_zero_residuals(net, err));
+    for (size_t i = 0; i < pd_params_count(params); i++) {
+        const pd_param *p = pd_params_at(params, i);
+        if (p->kind != PD_WEIGHT || p->rank != 1 || !strstr(p->name, ".weight")) continue;
+        float *scale = malloc(p->count * sizeof *scale);
+        pd_status status = scale ? pd_param_read(scale, params, p, pd_param_block(params, p), err)
+                                 : PD_FAIL(err, PD_ENOMEM, "out of memory");
+        const bool last = status == PD_OK && scale[0] == 0;
+        for (size_t k = 0; last && k < p->count; k++) scale[k] = 0.1f;
+        if (last) status = pd_param_write(params, p, pd_param_block(params, p), scale, err);
+        free(scale);
+        PD_TRY(status);
+    }
+    return PD_OK;
+}
+
+/* The logits of some images in the fast form, then a few steps on four batches in turn. */
+static pd_status train(training *r, const trial *how, pd_device *d, pd_err *err)
+{
+    const int images = how->images, side = how->side;
     pd_classifier *net = NULL;
     pd_classified y;
     const size_t count = (size_t)images * (size_t)(side * side) * 3;
@@ -335,27 +374,28 @@ static pd_status train(training *r, const char *arch, pd_device *d, bool graphs,
     pd_classifier_settings set = {.classes = 10, .train = true, .label_smoothing = 0.1f};
     pd_status status = PD_OK;
     *r = (training){.loss = {0}};
-    PD_TRY_DONE(pd_arch_parse(&set.arch, arch, NULL, err));
+    PD_TRY_DONE(pd_arch_parse(&set.arch, how->arch, NULL, err));
     PD_TRY_DONE(pd_classifier_new(&net, d, &set, err));
     pd_params *params = pd_classifier_params(net);
     PD_TRY_DONE(pd_params_init(params, 3, err));
+    if (how->gentle) PD_TRY_DONE(quiet_residuals(net, err));
     float *weights = pd_params_weights(params, &r->count);
     PD_TRY_DONE(copy_weights(&r->first, d, weights, r->count, err));
     PD_TRY_DONE(d->alloc(d, (void **)&velocity, r->count * sizeof *velocity, err));
     PD_TRY_DONE(d->fill(d, velocity, 0, r->count * sizeof *velocity, err));
-    draw(pixels, count, 99);
+    draw(pixels, count, 99, how->moved);
     for (int run = 0; run < 3; run++) /* the last one is recorded: the first made the constants */
         PD_TRY_DONE(pd_classifier_run(net, PD_FORM_FUSED, pixels, images, side, side, &y, err));
     r->logits = malloc((size_t)images * 10 * sizeof(float));
     memcpy(r->logits, y.logits, (size_t)images * 10 * sizeof(float));
-    const pd_sgd sgd = {.lr = 0.002, .momentum = 0.9, .weight_decay = 1e-4, .scale = 1};
-    for (int step = 0; step < STEPS; step++) {
-        int labels[8], correct;
+    const pd_sgd sgd = {.lr = how->lr, .momentum = 0.9, .weight_decay = 1e-4, .scale = 1};
+    for (int step = 0; step < how->steps; step++) {
+        int labels[MOST_IMAGES], correct;
         float loss;
-        for (int i = 0; i < images; i++) labels[i] = (i * 3 + step) % 10;
-        draw(pixels, count, (uint32_t)step);
+        for (int i = 0; i < images; i++) labels[i] = (i * 3 + step % 4) % 10;
+        draw(pixels, count, (uint32_t)(step % 4), how->moved);
         PD_TRY_DONE(pd_classifier_loss(net, pixels, labels, images, side, side, &loss, &correct, err));
-        if (!graphs && step == 0) pd_plan_no_graphs(pd_classifier_plan(net));
+        if (how->no_graphs && step == 0) pd_plan_no_graphs(pd_classifier_plan(net));
         PD_TRY_DONE(pd_classifier_backward(net, false, err));
         PD_TRY_DONE(pd_sgd_step(d, params, velocity, &sgd, err));
         r->loss[step] = (double)loss;
@@ -404,21 +444,84 @@ static void check_network(const char *arch, int images, int side, pd_device *cpu
     pd_err err = PD_ERR_INIT;
     training want;
     if (!chosen(arch)) return;
-    PD_CHECK_OK(train(&want, arch, cpu, false, images, side, &err));
+    const trial how = {.arch = arch, .images = images, .side = side, .steps = STEPS, .lr = 0.002};
+    PD_CHECK_OK(train(&want, &how, cpu, &err));
     for (int p = 0; p < 4; p++) {
         char row[96];
         training got;
-        if (p == 1 || (EMULATED && p == 2)) continue; /* tf32 lies between; the emulation is slow */
+        if (!precision_wanted(p) || p == 1 || (EMULATED && p == 2)) continue; /* tf32 lies between; the emulation is slow */
         snprintf(row, sizeof row, "%s of %d images, %s", arch, images, precisions[p].name);
         PD_ROW(row);
         PD_CHECK_OK(pd_device_set_precision(gpu, precisions[p].name, &err));
-        const pd_status status = train(&got, arch, gpu, true, images, side, &err);
+        const pd_status status = train(&got, &how, gpu, &err);
         PD_CHECK_MSG(status == PD_OK, "%s", err.text);
         if (status == PD_OK) compare_networks(&want, &got, p, images);
         training_free(&got);
         PD_ROW("");
     }
     training_free(&want);
+}
+
+/* The largest difference of a step's losses, relative. */
+static double losses_apart(const training *a, const training *b, int steps)
+{
+    double most = 0;
+    for (int s = 0; s < steps; s++) {
+        const double d = fabs(a->loss[s] - b->loss[s]) / a->loss[s];
+        if (!(d <= most)) most = d; /* a NaN, too */
+    }
+    return most;
+}
+
+/* What is allowed in twenty steps, and how much pixels are moved on the CPU to see what rounding alone makes of them:
+ * that must be well within it, or the comparison would say nothing. */
+static const struct {
+    const char *precision;
+    double loss, moved;
+} long_bounds[] = {{"fp32", 1e-3, 3e-7}, {"bf16", 0.03, 2e-3}};
+
+/* Twenty steps on the CPU in float32 and on the device. */
+static void check_steps(const char *arch, int images, int side, int count, pd_device *cpu, pd_device *gpu)
+{
+    pd_err err = PD_ERR_INIT;
+    training want, near, got;
+    trial how = {.arch = arch, .images = images, .side = side, .steps = MOST_STEPS, .lr = 0.0003, .gentle = true};
+    if (!chosen("twenty steps")) return;
+    PD_CHECK_OK(train(&want, &how, cpu, &err));
+    PD_CHECK_MSG(want.loss[MOST_STEPS - 1] < 0.9 * want.loss[0], "%s learns nothing: loss %.4f, at first %.4f", arch,
+                 want.loss[MOST_STEPS - 1], want.loss[0]);
+    for (int p = 0; p < count; p++) {
+        char row[96];
+        const double allowed = long_bounds[p].loss;
+        if (only_precision && strcmp(only_precision, long_bounds[p].precision) != 0) continue;
+        snprintf(row, sizeof row, "twenty steps of %s, %d images of %d, %s", arch, images, side,
+                 long_bounds[p].precision);
+        PD_ROW(row);
+        how.moved = long_bounds[p].moved;
+        PD_CHECK_OK(train(&near, &how, cpu, &err));
+        how.moved = 0;
+        PD_CHECK_OK(pd_device_set_precision(gpu, long_bounds[p].precision, &err));
+        const pd_status status = train(&got, &how, gpu, &err);
+        PD_CHECK_MSG(status == PD_OK, "%s", err.text);
+        const double rounding = losses_apart(&want, &near, MOST_STEPS);
+        const double off = status == PD_OK ? losses_apart(&want, &got, MOST_STEPS) : (double)INFINITY;
+        printf("%s: loss %.4f to %.4f, apart by at most %.2g (allowed %.2g; rounding alone %.2g)\n", row, want.loss[0],
+               want.loss[MOST_STEPS - 1], off, allowed, rounding);
+        PD_CHECK_MSG(rounding <= allowed / 4, "rounding alone makes %.3g", rounding);
+        PD_CHECK_MSG(off <= allowed, "losses differ by %.3g (allowed %.3g)", off, allowed);
+        training_free(&near);
+        training_free(&got);
+        PD_ROW("");
+    }
+    training_free(&want);
+}
+
+/* FNV-1a 64 of the bits: what two runs of this program are compared by. */
+static unsigned long long fingerprint(const float *x, size_t n)
+{
+    unsigned long long hash = 0xcbf29ce484222325u;
+    for (size_t i = 0; i < n * sizeof *x; i++) hash = (hash ^ ((const unsigned char *)x)[i]) * 0x100000001b3u;
+    return hash;
 }
 
 /* Replayed graphs, plain loops and a second run leave the same bits. */
@@ -428,12 +531,13 @@ static void check_graphs(const char *arch, pd_device *gpu)
     training run[3];
     if (!chosen("graph")) return;
     for (int p = 0; p < 4; p++) {
-        if (p == 1 || (EMULATED && p != 3)) continue;
+        if (!precision_wanted(p) || p == 1 || (EMULATED && p != 3)) continue;
         PD_ROW(precisions[p].name);
         pd_status status = PD_OK;
         for (int i = 0; i < 3; i++) {
             PD_CHECK_OK(pd_device_set_precision(gpu, precisions[p].name, &err));
-            const pd_status one = train(&run[i], arch, gpu, i != 1, 2, 32, &err);
+            const trial how = {.arch = arch, .images = 2, .side = 32, .steps = STEPS, .lr = 0.002, .no_graphs = i == 1};
+            const pd_status one = train(&run[i], &how, gpu, &err);
             PD_CHECK_MSG(one == PD_OK, "%s", err.text);
             if (one != PD_OK) status = one;
         }
@@ -443,6 +547,8 @@ static void check_graphs(const char *arch, pd_device *gpu)
             PD_CHECK(!memcmp(run[0].loss, run[i].loss, sizeof run[0].loss));
             PD_CHECK(!memcmp(run[0].logits, run[i].logits, 2 * 10 * sizeof(float)));
         }
+        if (status == PD_OK)
+            printf("%s, %s: weights %016llx\n", arch, precisions[p].name, fingerprint(run[0].last, run[0].count));
         for (int i = 0; i < 3; i++) training_free(&run[i]);
         PD_ROW("");
     }
@@ -468,6 +574,12 @@ static void check_networks(pd_device *cpu, pd_device *gpu)
     check_network("ge_resnet18", 8, 64, cpu,
                   gpu); /* norms over less: 1e-7 of the input changes a step by its own size */
     if (!EMULATED) check_network("pd_a_resnet50", 2, 32, cpu, gpu);
+    check_steps("resnet18", 4, 32, 1, cpu, gpu);
+    if (!EMULATED) {
+        check_steps("resnet50", 16, 64, 2, cpu, gpu);
+        check_steps("pd_a_resnet50", 16, 64, 2, cpu, gpu);
+        check_steps("pd_b_resnet50", 16, 64, 2, cpu, gpu);
+    }
     check_graphs("pd_b_resnet18", gpu);
     add_tally(check_detectors(only, cpu, gpu, EMULATED));
 }
@@ -479,6 +591,7 @@ int main(int argc, char **argv)
     const bool operations = argc < 2 || strcmp(argv[1], "--networks"),
                networks = argc < 2 || strcmp(argv[1], "--operations");
     if (argc > 1 && operations && networks) only = argv[1];
+    if (argc > 2) only_precision = argv[2];
     PD_CHECK_OK(pd_device_open(&cpu, "cpu", EMULATED ? 1 : 0, &err));
     if (open_gpu(&gpu, &err) != PD_OK) {
         pd_test_checks = 0;
