@@ -65,8 +65,8 @@ static inline double quantile(const samples *s, double q)
 
 /* ---- results for other programs ---- */
 
-/* Appends one JSON object, on a line, to the file; path NULL: nothing. what: "training", "inference", ...; seconds: of a
- * batch. */
+/* Appends one JSON object, on a line, to the file; path NULL: nothing. what: "training", "inference", ...; seconds: of
+ * a batch. */
 static inline void bench_json(const char *path, const pd_device *device, const char *net, const char *what, int batch,
                               double seconds)
 {

@@ -4,10 +4,11 @@
  *   bench_infer [NET...] [--size 224] [--batch 1] [--rounds 8] [--threads 2] [--wait 4] [--no-peers] [--profile]
  *               [--json FILE]
  *
- * From floats in host memory to logits in host memory. Elsewhere than on the CPU the network alone is timed as well: its
- * image is there already, and nothing is fetched. NETs: resnet18, pd_a_resnet18, pd_b_resnet18, ... Folded, PD-A is the plain network, so the peers run that one. NETs
- * given together take turns too. --peer-python: an interpreter with torch and torchvision (default /usr/bin/python3);
- * --ort-python: one with onnxruntime and numpy (default: the same). */
+ * From floats in host memory to logits in host memory. Elsewhere than on the CPU the network alone is timed as well:
+ * its image is there already, and nothing is fetched. NETs: resnet18, pd_a_resnet18, pd_b_resnet18, ... Folded, PD-A is
+ * the plain network, so the peers run that one. NETs given together take turns too. --peer-python: an interpreter with
+ * torch and torchvision (default /usr/bin/python3); --ort-python: one with onnxruntime and numpy (default: the same).
+ */
 #include "backbones/classifier.h"
 #include "bench/bench.h"
 #include "bench/profile.h"

@@ -165,7 +165,8 @@ static pd_status profile(trainer *t, const settings *set, pd_err *err)
         sgd = 0;
         status = step(t, set, &sgd, err);
         const double start = bench_now();
-        if (status == PD_OK) status = t->device->sync(t->device, err); /* every node waited for itself: this is the step */
+        if (status == PD_OK)
+            status = t->device->sync(t->device, err); /* every node waited for itself: this is the step */
         sgd += bench_now() - start;
         least = sgd < least ? sgd : least;
         node_times_add(&times, pd_classifier_plan(t->c));

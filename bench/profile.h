@@ -84,16 +84,17 @@ static inline void bench_print_total(const op_total *t, const pd_device *device,
     FILE *f = device && json ? fopen(json, "a") : NULL;
     if (!f) return;
     fprintf(f,
-            "{\"side\": \"paradise\", \"how\": \"%s\", \"what\": \"profile\", \"op\": \"%s\", \"nodes\": %d, \"fwd_ms\": %.4f, "
+            "{\"side\": \"paradise\", \"how\": \"%s\", \"what\": \"profile\", \"op\": \"%s\", \"nodes\": %d, "
+            "\"fwd_ms\": %.4f, "
             "\"bwd_ms\": %.4f, \"fwd_gb\": %.4f, \"bwd_gb\": %.4f}\n",
             pd_precision_text(device->precision), t->name, t->count, t->fwd, t->bwd, t->bytes.fwd * 1e-9,
             t->bytes.bwd * 1e-9);
     fclose(f);
 }
 
-/* Every node with its time in ms, then sums by operation. device, where it is not the CPU: sums come with the bytes that
- * such nodes must move, a value counted once, by the time; each node's time has a launch and a wait in it, so that what
- * is reached is at least that. They go to the file json as well, if there is one. */
+/* Every node with its time in ms, then sums by operation. device, where it is not the CPU: sums come with the bytes
+ * that such nodes must move, a value counted once, by the time; each node's time has a launch and a wait in it, so that
+ * what is reached is at least that. They go to the file json as well, if there is one. */
 static inline void bench_print_nodes(const pd_tape *tape, const node_times *t, const pd_device *device,
                                      const char *json)
 {

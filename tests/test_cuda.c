@@ -449,7 +449,8 @@ static void check_network(const char *arch, int images, int side, pd_device *cpu
     for (int p = 0; p < 4; p++) {
         char row[96];
         training got;
-        if (!precision_wanted(p) || p == 1 || (EMULATED && p == 2)) continue; /* tf32 lies between; the emulation is slow */
+        if (!precision_wanted(p) || p == 1 || (EMULATED && p == 2))
+            continue; /* tf32 lies between; the emulation is slow */
         snprintf(row, sizeof row, "%s of %d images, %s", arch, images, precisions[p].name);
         PD_ROW(row);
         PD_CHECK_OK(pd_device_set_precision(gpu, precisions[p].name, &err));

@@ -30,8 +30,8 @@ static pd_status read_back(cudnnBackendDescriptor_t d, const char *path, pd_err 
     TRY(cudnnBackendGetAttribute(d, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, 0, &length, NULL));
     char *text = calloc((size_t)length + 1, 1);
     if (!text) return PD_FAIL(err, PD_ENOMEM, "out of memory for a description");
-    const cudnnStatus_t code = cudnnBackendGetAttribute(d, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR,
-                                                        length, &length, text);
+    const cudnnStatus_t code =
+        cudnnBackendGetAttribute(d, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, length, &length, text);
     const pd_status status = code == CUDNN_STATUS_SUCCESS ? write_text(path, text, err) : fail(code, "its text", err);
     free(text);
     return status;
