@@ -40,6 +40,8 @@ out=$(cd "$out" && pwd)
 build=${PD_BUILD:-$source/build/gpu_check}
 jobs=${PD_JOBS:-$(nproc)}
 budget=${PD_BUDGET:-480}
+PATH=$PATH:/usr/local/cuda/bin
+export XDG_CACHE_HOME="${XDG_CACHE_HOME:-$build.cache}" # chosen plans, for later stages and calls
 results=$out/results.jsonl
 bench=$out/bench.jsonl
 started=$(date +%s)
@@ -385,7 +387,8 @@ if [ -z "$no_torch" ] && [ "$torch_device" = cuda ] && wanted torch_compile; the
 fi
 if [ -d "$build" ] && [ ! -e "$build/CMakeCache.txt" ]; then
     skip build "the programs are taken as they lie in $build"
-elif command -v nvcc > /dev/null || [ -x /usr/local/cuda/bin/nvcc ]; then
+elif command -v nvcc > /dev/null ||
+    python3 -c "import glob, sys; sys.exit(not [f for p in sys.path for f in glob.glob(p + '/nvidia/*/bin/nvcc')])" 2> /dev/null; then
     stage build 300 sh "$out/build.sh"
     case $? in 0 | 77) ;; *) blocked="the build failed" ;; esac # what an earlier build left is not looked at
 else
