@@ -34,6 +34,7 @@ static pd_status conv_plan(pd_node *node, pd_device *device, pd_err *err)
                                         .constant = node->in[W]->constant,
                                         .sums = node->backward && pd_convolution_feeds_norm(node),
                                         .dx = node->backward && pd_wants_grad(node, X),
+                                        .add_dx = node->grad_mode[X] == PD_GRAD_ADD,
                                         .dw = node->backward && pd_wants_grad(node, W)};
     pd_convolution *c = calloc(1, sizeof *c);
     if (!c) return PD_FAIL(err, PD_ENOMEM, "out of memory for a convolution");

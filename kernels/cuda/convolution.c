@@ -66,17 +66,24 @@ static bool padded(const pd_convolution *c)
     return c->padded.c != c->shape.c || c->padded.k != c->shape.k;
 }
 
-/* Takes the product where it is faster than `ms`. */
-static pd_status plan_product(pd_convolution *c, pd_gconv_kind kind, double ms, pd_err *err)
+static double input_ms(const pd_convolution *c)
+{
+    return (double)pixels_in(c) * c->shape.c * (double)pd_store_bytes(c->store) / PD_BYTES_PER_MS;
+}
+
+/* Takes the product where that is faster than the library's convolution, which takes `ms`; adds: what is made is added to
+ * something, which a product does itself, and for the convolution's result is a pass. */
+static pd_status plan_product(pd_convolution *c, pd_gconv_kind kind, double ms, bool adds, pd_err *err)
 {
     const pd_conv_shape *s = &c->padded;
     const int way = c->device->device.way;
-    c->ms[kind] = ms;
+    c->ms[kind] = ms + (adds ? 3 * input_ms(c) : 0);
     if (s->kh != 1 || s->kw != 1 || s->stride != 1 || s->pad_h || s->pad_w || s->groups != 1 || padded(c) ||
         c->parts > 1 || pixels_out(c) > INT_MAX || c->device->offline)
         return PD_OK;
     const pd_gemm g = product_of(c, kind);
     PD_TRY(pd_gemm_plan(&ms, c->device, &g, err));
+    ms += adds ? input_ms(c) : 0;
     c->product[kind] = way ? way > 1 : ms < c->ms[kind];
     if (c->product[kind]) c->ms[kind] = ms;
     return PD_OK;
@@ -110,15 +117,15 @@ static pd_status library_plans(pd_convolution *c, pd_convolution_wants wants, pd
     if (!c->fused) PD_TRY(pd_gconv_plan(&c->fwd, c->device, &d, err));
     if (wants.sums && c->fwd && c->store != PD_STORE_32 && !c->pack_y) PD_TRY(plan_sums(c, &d, err));
     /* against a product, sums that come with the output are worth a pass over it */
-    if (c->fwd) PD_TRY(plan_product(c, PD_GCONV_FWD, pd_gconv_ms(c->fwd) - (c->sums ? output_ms(c) : 0), err));
+    if (c->fwd) PD_TRY(plan_product(c, PD_GCONV_FWD, pd_gconv_ms(c->fwd) - (c->sums ? output_ms(c) : 0), false, err));
     if (c->product[PD_GCONV_FWD]) c->sums = false;
     if (c->sums || c->fused) c->ms[PD_GCONV_FWD] = pd_gconv_ms(c->fused ? c->fused : c->fwd);
     d.kind = PD_GCONV_DATA;
     if (wants.dx) PD_TRY(pd_gconv_plan(&c->data, c->device, &d, err));
-    if (wants.dx) PD_TRY(plan_product(c, d.kind, pd_gconv_ms(c->data), err));
+    if (wants.dx) PD_TRY(plan_product(c, d.kind, pd_gconv_ms(c->data), wants.add_dx, err));
     d.kind = PD_GCONV_WEIGHTS;
     if (wants.dw) PD_TRY(pd_gconv_plan(&c->weights, c->device, &d, err));
-    if (wants.dw) PD_TRY(plan_product(c, d.kind, pd_gconv_ms(c->weights), err));
+    if (wants.dw) PD_TRY(plan_product(c, d.kind, pd_gconv_ms(c->weights), false, err));
     return PD_OK;
 }
 
@@ -141,9 +148,8 @@ static void sizes(pd_convolution *c, pd_convolution_wants wants)
 /* All three at once. Estimated where nothing is timed: each reads or writes both maps. */
 static pd_status time_own(pd_convolution *c, pd_err *err)
 {
-    const double input = (double)pixels_in(c) * c->shape.c * (double)pd_store_bytes(c->store) / PD_BYTES_PER_MS;
     PD_TRY(pd_grouped_time(&c->ms[PD_GCONV_FWD], c->device, &c->shape, c->store, err));
-    if (c->ms[PD_GCONV_FWD] <= 0) c->ms[PD_GCONV_FWD] = 3 * (input + output_ms(c));
+    if (c->ms[PD_GCONV_FWD] <= 0) c->ms[PD_GCONV_FWD] = 3 * (input_ms(c) + output_ms(c));
     return PD_OK;
 }
 

@@ -39,6 +39,7 @@ typedef struct pd_convolution_wants {
     bool bias, residual, relu;
     bool constant; /* the weights are the same in every run */
     bool dx, dw;
+    bool add_dx; /* the input's gradient is added to what others have made of it */
     bool sums;   /* of the output's channels and their squares, where that costs less than a pass over it */
     int x_pitch; /* of the input, 0 behind its channels; 0: it has its channels only */
     bool joined; /* parts of any window and grouping in one dense convolution with the largest window */
