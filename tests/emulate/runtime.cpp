@@ -390,13 +390,20 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
     if (!device.top && key_of_device() >= 0 &&
         pkey_mprotect(device.base, RESERVED, PROT_READ | PROT_WRITE, key_of_device()) != 0)
         return cudaErrorMemoryAllocation;
-    for (block_of_memory &b : device.blocks)
-        if (!b.used && b.bytes == bytes) {
-            b.used = true;
-            *out = device.base + b.at;
-            poison(*out, bytes, asked);
-            return cudaSuccess;
-        }
+    std::vector<block_of_memory> &blocks = device.blocks;
+    size_t best = blocks.size(); /* the smallest hole that it fits into */
+    for (size_t i = 0; i < blocks.size(); i++)
+        if (!blocks[i].used && blocks[i].bytes >= bytes && (best == blocks.size() || blocks[i].bytes < blocks[best].bytes))
+            best = i;
+    if (best < blocks.size()) {
+        const block_of_memory hole = blocks[best];
+        blocks[best] = {hole.at, bytes, true};
+        if (hole.bytes > bytes)
+            blocks.insert(blocks.begin() + (ptrdiff_t)best + 1, {hole.at + bytes, hole.bytes - bytes, false});
+        *out = device.base + hole.at;
+        poison(*out, bytes, asked);
+        return cudaSuccess;
+    }
     if (device.top + bytes > RESERVED) return cudaErrorMemoryAllocation;
     device.blocks.push_back({device.top, bytes, true});
     *out = device.base + device.top;
@@ -408,14 +415,23 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
 
 cudaError_t cudaFree(void *memory)
 {
-    for (block_of_memory &b : device.blocks)
-        if (device.base + b.at == (char *)memory && b.used) {
+    std::vector<block_of_memory> &blocks = device.blocks; /* by address, no two holes side by side */
+    for (size_t i = 0; i < blocks.size(); i++)
+        if (device.base + blocks[i].at == (char *)memory && blocks[i].used) {
             run_all(); /* as the run time waits */
-            poison(memory, b.bytes, 0);
-            b.used = false;
-            while (!device.blocks.empty() && !device.blocks.back().used) { /* what lies behind all others is new again */
-                device.top = device.blocks.back().at;
-                device.blocks.pop_back();
+            poison(memory, blocks[i].bytes, 0);
+            blocks[i].used = false;
+            if (i + 1 < blocks.size() && !blocks[i + 1].used) {
+                blocks[i].bytes += blocks[i + 1].bytes;
+                blocks.erase(blocks.begin() + (ptrdiff_t)i + 1);
+            }
+            if (i > 0 && !blocks[i - 1].used) {
+                blocks[i - 1].bytes += blocks[i].bytes;
+                blocks.erase(blocks.begin() + (ptrdiff_t)i);
+            }
+            if (!blocks.back().used) { /* what lies behind all others is new again */
+                device.top = blocks.back().at;
+                blocks.pop_back();
             }
             return cudaSuccess;
         }
