@@ -170,14 +170,14 @@ static void lay_into(pd_buffer *b, pd_buffer *host)
 /* Of outputs side by side: where the run of output k begins, and where it ends. */
 static int run_begin(const pd_node *n, int k)
 {
-    while (n->joined >> k & 1) k--;
+    while (has_bit(n->joined, k)) k--;
     return k;
 }
 
 static int run_end(const pd_node *n, int k)
 {
     do k++;
-    while (k < n->n_out && n->joined >> k & 1);
+    while (k < n->n_out && has_bit(n->joined, k));
     return k;
 }
 

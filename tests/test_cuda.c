@@ -165,6 +165,8 @@ static pd_value *record_case(const char **name, pd_tape *t, int i)
     CASE("excite 65792 cells",
          pd_excite(t, scene_map(t, "x", 1, 256, 257, 8), scene_map(t, "m", 1, 256, 257, 8), NULL, false));
     CASE("conv 1x1 twice", conv_1x1_twice_case(t));
+    CASE("conv 1x1 of 2 groups", conv_case(t, 2, 5, 7, 24, 24, 1, 1, 2, false, false, false));
+    CASE("conv 1x1 of 4 groups", conv_case(t, 2, 5, 7, 16, 64, 1, 1, 4, true, false, true));
     CASE("conv 1x1 bias relu", conv_case(t, 2, 7, 5, 24, 16, 1, 1, 1, true, false, true));
 #undef CASE
     *name = NULL;

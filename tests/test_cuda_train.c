@@ -272,8 +272,8 @@ static void test_steps_do_not_wait(pd_device *cpu, pd_device *gpu)
     }
 }
 
-/* A detector's step gives its images, of bytes, and six short lists. Two steps of them, and longer ones than any before,
- * are handed over at once; however many follow, what arrives is what was given. */
+/* A detector's step gives its images, of bytes, and six short lists. Two steps of them, and longer ones than any
+ * before, are handed over at once; however many follow, what arrives is what was given. */
 static void test_uploads_do_not_wait(pd_device *gpu)
 {
     enum { SHORT = 6, STEPS = 12, IMAGE = 300000 };

@@ -180,7 +180,8 @@ __global__ void running(int c, pd_bn_vectors v, float eps, float *__restrict__ m
  */
 template <class T, int V, int B>
 __global__ void __launch_bounds__(PD_THREADS)
-    apply(maps<T> m, const float *__restrict__ ab, const T *__restrict__ residual, bool relu, T *y) /* y: also over a z */
+    apply(maps<T> m, const float *__restrict__ ab, const T *__restrict__ residual, bool relu,
+          T *y) /* y: also over a z */
 {
     const unsigned wide = (unsigned)(m.c / V);
     const size_t items = (size_t)m.samples * m.rows * wide;
@@ -238,8 +239,7 @@ __device__ __forceinline__ void mask(float (&g)[V], const maps<T> &m, size_t pix
 template <class T, int V, int B>
 __global__ void __launch_bounds__(PD_THREADS)
     grad_sums(maps<T> m, int chunks, const T *__restrict__ dy, const T *__restrict__ y, bool relu,
-              const float *__restrict__ ab,
-              const float *__restrict__ mean_rstd, float *__restrict__ partial)
+              const float *__restrict__ ab, const float *__restrict__ mean_rstd, float *__restrict__ partial)
 {
     __shared__ float shared[slab<V>::rows * PD_SLAB];
     const int lane = (int)threadIdx.x % slab<V>::lanes, row = (int)threadIdx.x / slab<V>::lanes;

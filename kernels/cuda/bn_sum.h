@@ -9,8 +9,8 @@
 extern "C" {
 #endif
 
-/* The branches' maps: pixel i of branch k at z[k] + i * pitch[k] elements, c channels; dz lies as z does. Without a gate
- * all samples are one. */
+/* The branches' maps: pixel i of branch k at z[k] + i * pitch[k] elements, c channels; dz lies as z does. Without a
+ * gate all samples are one. */
 typedef struct pd_bn_maps {
     int branches, c, pitch[PD_MAX_BRANCHES];
     long samples, rows; /* rows: pixels of a sample */
@@ -61,8 +61,8 @@ int pd_bn_running(const pd_bn_maps *m, const pd_bn_vectors *v, float eps, float 
 int pd_bn_apply(const pd_bn_maps *m, const float *affine, const void *residual, bool relu, void *y,
                 cudaStream_t stream);
 
-/* partial (samples * chunks, 1 + branches, c): sums of g and of g (z_k - mean_k), g = dy behind the mask: y, or, affine not
- * NULL (one branch, neither gate nor residual), what it makes of z, which spares reading y. */
+/* partial (samples * chunks, 1 + branches, c): sums of g and of g (z_k - mean_k), g = dy behind the mask: y, or, affine
+ * not NULL (one branch, neither gate nor residual), what it makes of z, which spares reading y. */
 int pd_bn_grad_sums(const pd_bn_maps *m, int chunks, const void *dy, const void *y, bool relu, const float *affine,
                     const float *mean_rstd, float *partial, cudaStream_t stream);
 /* total (samples, 1 + branches, c) from the partial ones. */

@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LIMIT 120.0 /* seconds for a call to be taken: other processes may come late to the first one */
+#define LIMIT 600.0 /* seconds for a call to be taken: others may come late to the first one, with plans to time */
 
 typedef struct nccl_comm {
     pd_comm base;
@@ -68,13 +68,16 @@ static pd_status taken(nccl_comm *c, const char *call, ncclResult_t code, pd_err
         else if (code == ncclInProgress)
             usleep(50);
     }
-    pthread_mutex_unlock(&c->lock);
+    pd_status status = PD_OK;
     if (code == ncclInProgress)
-        return PD_FAIL(err, PD_EDEVICE,
-                       "%s: NCCL: not taken within %.0f s: does every process have a GPU of its own, and can "
-                       "they reach each other (NCCL_DEBUG=INFO says more)?",
-                       call, LIMIT);
-    return code == ncclSuccess ? PD_OK : failed(c, call, code, err);
+        status = PD_FAIL(err, PD_EDEVICE,
+                         "%s: NCCL: not taken within %.0f s: does every process have a GPU of its own, and can "
+                         "they reach each other (NCCL_DEBUG=INFO says more)?",
+                         call, LIMIT);
+    else if (code != ncclSuccess)
+        status = failed(c, call, code, err);
+    pthread_mutex_unlock(&c->lock);
+    return status;
 }
 
 #define NCCL_TRY(c, call, err)                                                                                         \
@@ -133,8 +136,7 @@ static pd_status nccl_gather(pd_comm *base, void *all, const void *mine, const s
     PD_TRY(enter(c, "ncclBroadcast", err));
     (void)ncclGroupStart(); /* what goes wrong in a group is told by its end */
     for (int r = 0; r < base->world; r++) {
-        if (bytes[r])
-            (void)ncclBroadcast(mine, to, bytes[r], ncclChar, r, c->comm, c->stream);
+        if (bytes[r]) (void)ncclBroadcast(mine, to, bytes[r], ncclChar, r, c->comm, c->stream);
         to += bytes[r];
     }
     return taken(c, "ncclBroadcast", ncclGroupEnd(), err);

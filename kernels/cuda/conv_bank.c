@@ -1,6 +1,6 @@
 /* The branches of a ParaDise layer: runs of neighbouring branches, each one convolution. Several branches in one are a
- * dense convolution in which their kernels are embedded, its outputs side by side. Which runs: what the library's timings
- * say of the shape. */
+ * dense convolution in which their kernels are embedded, its outputs side by side. Which runs: what the library's
+ * timings say of the shape. */
 #include "kernels/conv_bank_node.h"
 #include "kernels/cuda/convolution.h"
 #include "kernels/cuda/ops.h"
@@ -113,7 +113,8 @@ static pd_status plan_division(bank_state *s, double *ms, pd_node *node, pd_cuda
     *ms = 0;
     *s = (bank_state){0};
     for (int begin = 0, end; begin < a->count; begin = end) {
-        for (end = begin + 1; end < a->count && joined >> end & 1; end++) {}
+        for (end = begin + 1; end < a->count && joined >> end & 1; end++) {
+        }
         PD_TRY(plan_run(&s->conv[s->count], node, device, begin, end, err));
         *ms += pd_convolution_ms(&s->conv[s->count]);
         if (s->count && node->backward && pd_wants_grad(node, X)) *ms += 3 * input / PD_BYTES_PER_MS;

@@ -71,22 +71,21 @@ static double input_ms(const pd_convolution *c)
     return (double)pixels_in(c) * c->shape.c * (double)pd_store_bytes(c->store) / PD_BYTES_PER_MS;
 }
 
-/* Takes the product where that is faster than the library's convolution, which takes `ms`; adds: what is made is added to
- * something, which a product does itself, and for the convolution's result is a pass. */
-static pd_status plan_product(pd_convolution *c, pd_gconv_kind kind, double ms, bool adds, pd_err *err)
+/* Takes the product where that is faster than the library's convolution, which takes `ms`; adds: what is made is added
+ * to something, which a product does itself, and for the convolution's result is a pass. */
+static void plan_product(pd_convolution *c, pd_gconv_kind kind, double ms, bool adds)
 {
     const pd_conv_shape *s = &c->padded;
     const int way = c->device->device.way;
     c->ms[kind] = ms + (adds ? 3 * input_ms(c) : 0);
-    if (s->kh != 1 || s->kw != 1 || s->stride != 1 || s->pad_h || s->pad_w || s->groups != 1 || padded(c) ||
+    if (s->kh != 1 || s->kw != 1 || s->stride != 1 || s->pad_h || s->pad_w || c->shape.groups != 1 || padded(c) ||
         c->parts > 1 || pixels_out(c) > INT_MAX || c->device->offline)
-        return PD_OK;
+        return;
     const pd_gemm g = product_of(c, kind);
-    PD_TRY(pd_gemm_plan(&ms, c->device, &g, err));
+    if (pd_gemm_plan(&ms, c->device, &g, NULL) != PD_OK) return; /* the convolution does it */
     ms += adds ? input_ms(c) : 0;
     c->product[kind] = way ? way > 1 : ms < c->ms[kind];
     if (c->product[kind]) c->ms[kind] = ms;
-    return PD_OK;
 }
 
 /* Forward with sums, if the library has that and it is worth it. */
@@ -115,17 +114,18 @@ static pd_status library_plans(pd_convolution *c, pd_convolution_wants wants, pd
         PD_TRY(pd_gconv_plan(&c->fused, c->device, &f, err));
     }
     if (!c->fused) PD_TRY(pd_gconv_plan(&c->fwd, c->device, &d, err));
-    if (wants.sums && c->fwd && c->store != PD_STORE_32 && !c->pack_y) PD_TRY(plan_sums(c, &d, err));
+    const bool bare = !wants.bias && !wants.residual && !wants.relu; /* the sums are of what the library writes */
+    if (wants.sums && bare && c->store != PD_STORE_32 && !c->pack_y) PD_TRY(plan_sums(c, &d, err));
     /* against a product, sums that come with the output are worth a pass over it */
-    if (c->fwd) PD_TRY(plan_product(c, PD_GCONV_FWD, pd_gconv_ms(c->fwd) - (c->sums ? output_ms(c) : 0), false, err));
+    if (c->fwd) plan_product(c, PD_GCONV_FWD, pd_gconv_ms(c->fwd) - (c->sums ? output_ms(c) : 0), false);
     if (c->product[PD_GCONV_FWD]) c->sums = false;
     if (c->sums || c->fused) c->ms[PD_GCONV_FWD] = pd_gconv_ms(c->fused ? c->fused : c->fwd);
     d.kind = PD_GCONV_DATA;
     if (wants.dx) PD_TRY(pd_gconv_plan(&c->data, c->device, &d, err));
-    if (wants.dx) PD_TRY(plan_product(c, d.kind, pd_gconv_ms(c->data), wants.add_dx, err));
+    if (wants.dx) plan_product(c, d.kind, pd_gconv_ms(c->data), wants.add_dx);
     d.kind = PD_GCONV_WEIGHTS;
     if (wants.dw) PD_TRY(pd_gconv_plan(&c->weights, c->device, &d, err));
-    if (wants.dw) PD_TRY(plan_product(c, d.kind, pd_gconv_ms(c->weights), false, err));
+    if (wants.dw) plan_product(c, d.kind, pd_gconv_ms(c->weights), false);
     return PD_OK;
 }
 
@@ -321,12 +321,8 @@ pd_status pd_convolution_fwd(pd_convolution *c, const void *x, const float *cons
         return pd_gconv_run(c->device, c->fused, &m, err);
     }
     float *sum = kept_sums(c, kept);
-    const pd_gconv_memory m = {.x = lx,
-                               .w = lw,
-                               .y = c->pack_y ? padded_y : y,
-                               .sum = sum,
-                               .square = sum + p->k,
-                               .workspace = workspace};
+    const pd_gconv_memory m = {
+        .x = lx, .w = lw, .y = c->pack_y ? padded_y : y, .sum = sum, .square = sum + p->k, .workspace = workspace};
     if (c->product[PD_GCONV_FWD]) {
         const pd_gemm g = product_of(c, PD_GCONV_FWD);
         PD_TRY(pd_gemm_run(c->device, &g, lx, lw, 0, y, err));
@@ -381,8 +377,7 @@ pd_status pd_convolution_bwd_data(const pd_convolution *c, const float *const *w
     char *workspace = padded_dx + larger(c->dx_bytes, c->dw_bytes) + c->sum_bytes;
     const bool product = c->product[PD_GCONV_DATA];
     const bool apart = (add && !product) || p->c != s->c || c->x_store != c->store;
-    const pd_gconv_memory m = {
-        .x = apart ? padded_dx : dx, .w = kept_w(c, w, kept), .y = ldy, .workspace = workspace};
+    const pd_gconv_memory m = {.x = apart ? padded_dx : dx, .w = kept_w(c, w, kept), .y = ldy, .workspace = workspace};
     if (product) {
         const pd_gemm g = product_of(c, PD_GCONV_DATA);
         PD_TRY(pd_gemm_run(c->device, &g, ldy, m.w, add && !apart ? 1.f : 0.f, m.x, err));

@@ -1,6 +1,7 @@
-/* convolution.h: one convolution of a network on the GPU: by the library (gconv.h), as a product of matrices (gemm.h) where
- * it is 1x1 and that is faster, or by our grouped kernels, with everything around it: parameters cast and padded, channels padded to what tensor cores want, bias, residual and ReLU
- * in the library's epilogue or behind it, gradients set or added.
+/* convolution.h: one convolution of a network on the GPU: by the library (gconv.h), as a product of matrices (gemm.h)
+ * where it is 1x1 and that is faster, or by our grouped kernels, with everything around it: parameters cast and padded,
+ * channels padded to what tensor cores want, bias, residual and ReLU in the library's epilogue or behind it, gradients
+ * set or added.
  *
  * Several kernels (a bank's branches) may be one convolution: they lie one behind the other in its outputs.
  * Memory comes from the node: `kept` from forward to backward, scratch within one run; sizes are known after planning.
@@ -26,9 +27,9 @@ typedef struct pd_convolution {
     bool sums; /* made with the output */
     int parts;
     pd_embedding part[PD_MAX_BRANCHES];
-    const pd_gconv *fwd, *fused, *data, *weights; /* NULL: not asked for, or not offered; fwd with sums if .sums */
-    bool product[3];                              /* by pd_gconv_kind: as a product of matrices instead */
-    double ms[3];                                 /* as timed; of our own kernels, all at [0] */
+    const pd_gconv *fwd, *fused, *data, *weights;   /* NULL: not asked for, or not offered; fwd with sums if .sums */
+    bool product[3];                                /* by pd_gconv_kind: as a product of matrices instead */
+    double ms[3];                                   /* as timed; of our own kernels, all at [0] */
     size_t w_bytes, x_bytes, sums_bytes;            /* kept */
     size_t bias_bytes, y_bytes;                     /* scratch of forward */
     size_t dy_bytes, dx_bytes, dw_bytes, sum_bytes; /* scratch of backward */

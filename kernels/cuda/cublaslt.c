@@ -75,8 +75,9 @@ static bool same(const pd_gemm *a, const pd_gemm *b)
 static void describe(char *key, size_t size, const pd_gemm *g)
 {
     static const char *const store[] = {"f32", "f16", "bf16"};
-    snprintf(key, size, "%d,%d,%d %s%d %s%d %d %s%s to %s", g->m, g->n, g->k, g->ta ? "t" : "", g->lda, g->tb ? "t" : "",
-             g->ldb, g->ldc, store[g->in], g->in == PD_STORE_32 && g->tf32 ? "(tf32)" : "", store[g->out]);
+    snprintf(key, size, "%d,%d,%d %s%d %s%d %d %s%s to %s", g->m, g->n, g->k, g->ta ? "t" : "", g->lda,
+             g->tb ? "t" : "", g->ldb, g->ldc, store[g->in], g->in == PD_STORE_32 && g->tf32 ? "(tf32)" : "",
+             store[g->out]);
 }
 
 /* Descriptors of one product. */
@@ -125,8 +126,8 @@ static pd_status multiply(const call *m, pd_err *err)
 {
     const pd_gemm_library *l = m->device->gemm;
     const float alpha = 1;
-    LT_TRY(cublasLtMatmul(l->handle, m->set->op, &alpha, m->b, m->set->b, m->a, m->set->a, &m->beta, m->c, m->set->c, m->c,
-                          m->set->c, m->algo, l->workspace, WORKSPACE, m->device->stream),
+    LT_TRY(cublasLtMatmul(l->handle, m->set->op, &alpha, m->b, m->set->b, m->a, m->set->a, &m->beta, m->c, m->set->c,
+                          m->c, m->set->c, m->algo, l->workspace, WORKSPACE, m->device->stream),
            err);
     return PD_OK;
 }
@@ -155,10 +156,12 @@ static pd_status propose(cublasLtMatmulHeuristicResult_t *out, int *count, pd_ge
                                                 sizeof workspace),
            err);
     for (size_t i = 0; i < sizeof wants / sizeof *wants; i++)
-        LT_TRY(cublasLtMatmulPreferenceSetAttribute(s->preference, wants[i].name, &wants[i].value, sizeof wants[i].value),
-               err);
-    LT_TRY(cublasLtMatmulAlgoGetHeuristic(l->handle, s->op, s->b, s->a, s->c, s->c, s->preference, CANDIDATES, out, count),
-           err);
+        LT_TRY(
+            cublasLtMatmulPreferenceSetAttribute(s->preference, wants[i].name, &wants[i].value, sizeof wants[i].value),
+            err);
+    LT_TRY(
+        cublasLtMatmulAlgoGetHeuristic(l->handle, s->op, s->b, s->a, s->c, s->c, s->preference, CANDIDATES, out, count),
+        err);
     return PD_OK;
 }
 
@@ -184,7 +187,8 @@ static bool read_algorithm(product *p, const char *text, const pd_gemm_library *
         word[i] = strtoull(one, NULL, 16);
     }
     memcpy(&p->algo, word, sizeof p->algo);
-    return cublasLtMatmulAlgoCheck(l->handle, s->op, s->b, s->a, s->c, s->c, &p->algo, &result) == CUBLAS_STATUS_SUCCESS &&
+    return cublasLtMatmulAlgoCheck(l->handle, s->op, s->b, s->a, s->c, s->c, &p->algo, &result) ==
+               CUBLAS_STATUS_SUCCESS &&
            result.workspaceSize <= WORKSPACE;
 }
 
@@ -200,7 +204,8 @@ static pd_status time_proposals(product *p, pd_cuda *device, setup *s, pd_err *e
     cublasLtMatmulHeuristicResult_t proposal[CANDIDATES];
     int count = 0;
     void *memory;
-    const size_t a = matrix_bytes(g->ta ? g->k : g->m, g->lda, g->in), b = matrix_bytes(g->tb ? g->n : g->k, g->ldb, g->in);
+    const size_t a = matrix_bytes(g->ta ? g->k : g->m, g->lda, g->in),
+                 b = matrix_bytes(g->tb ? g->n : g->k, g->ldb, g->in);
     PD_TRY(propose(proposal, &count, device->gemm, s, err));
     PD_TRY(pd_cuda_tuning(&memory, device, a + b + matrix_bytes(g->m, g->ldc, g->out), err));
     call m = {.device = device, .set = s, .a = memory, .b = (char *)memory + a, .c = (char *)memory + a + b};
@@ -213,7 +218,8 @@ static pd_status time_proposals(product *p, pd_cuda *device, setup *s, pd_err *e
         p->algo = proposal[i].algo;
     }
     if (p->ms < HUGE_VAL) return PD_OK;
-    return PD_FAIL(err, PD_EDEVICE, "cuBLASLt has no algorithm for a product (%d, %d) x (%d, %d)", g->m, g->k, g->k, g->n);
+    return PD_FAIL(err, PD_EDEVICE, "cuBLASLt has no algorithm for a product (%d, %d) x (%d, %d)", g->m, g->k, g->k,
+                   g->n);
 }
 
 static pd_status choose(product *p, pd_cuda *device, setup *s, pd_err *err)

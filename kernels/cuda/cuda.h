@@ -27,7 +27,8 @@ typedef struct pd_step_state {
 
 /* An upload passes through pinned memory and a place on the device, so that it runs beside what is computed: host ->
  * pinned (by the caller's thread) -> slot (stream `copies`) -> destination (stream `stream`, in order). A slot is used
- * again when it was read, behind the step before: there are slots for the uploads of several steps, few of them large. */
+ * again when it was read, behind the step before: there are slots for the uploads of several steps, few of them large.
+ */
 typedef struct pd_upload_slot {
     void *pinned, *memory;
     size_t bytes;

@@ -11,7 +11,7 @@
 #define DESC CUDNN_TYPE_BACKEND_DESCRIPTOR
 #define MAX_WORKSPACE ((int64_t)512 << 20)
 #define CANDIDATES 14 /* of one heuristic mode: it lists the likely ones first */
-#define STORED 2 /* the version of what the store holds; new where build_graph gives tensors other ids */
+#define STORED 2      /* the version of what the store holds; new where build_graph gives tensors other ids */
 
 struct pd_gconv {
     char key[160];
@@ -137,8 +137,8 @@ static void describe(char *key, size_t size, const pd_gconv_desc *d)
 static pd_desc step_output(pd_gconv *p, pd_graph *g, int steps_left)
 {
     const pd_conv_shape *s = &p->desc.shape;
-    pd_desc d = pd_graph_tensor(g, steps_left ? CUDNN_DATA_FLOAT : type_of(p->desc.store), s->n, s->k, s->oh,
-                                s->ow, steps_left > 0);
+    pd_desc d = pd_graph_tensor(g, steps_left ? CUDNN_DATA_FLOAT : type_of(p->desc.store), s->n, s->k, s->oh, s->ow,
+                                steps_left > 0);
     if (!steps_left) p->y = g->ids;
     return d;
 }
@@ -204,7 +204,7 @@ static bool acceptable(pd_desc engine, const pd_gconv_desc *d)
     if (d->store == PD_STORE_32 && !d->tf32)
         bad |= 1u << CUDNN_NUMERICAL_NOTE_TENSOR_CORE | 1u << CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS |
                1u << CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_6x6 | 1u << CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13;
-    for (int64_t i = 0; i < count; i++)
+    for (int64_t i = 0; i < count && i < CUDNN_NUMERICAL_NOTE_TYPE_COUNT; i++)
         if (bad >> notes[i] & 1) return false;
     return true;
 }
@@ -217,7 +217,7 @@ static bool compiles_at_run_time(pd_desc engine)
     if (cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE,
                                  CUDNN_BEHAVIOR_NOTE_TYPE_COUNT, &count, notes) != CUDNN_STATUS_SUCCESS)
         return false;
-    for (int64_t i = 0; i < count; i++)
+    for (int64_t i = 0; i < count && i < CUDNN_BEHAVIOR_NOTE_TYPE_COUNT; i++)
         if (notes[i] == CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION) return true;
     return false;
 }
@@ -354,6 +354,7 @@ static pd_status run_candidate(void *arg)
 /* What the search for a convolution's plan knows. */
 typedef struct search {
     pd_graph graph;
+    bool timed; /* else the likeliest that can be made is taken */
     pd_gconv_memory memory;
     uint64_t seen[3 * CANDIDATES]; /* plans that were tried: modes name the same ones */
     int count;
@@ -389,7 +390,7 @@ static void try_mode(pd_gconv_library *l, pd_gconv *p, search *s, cudnnBackendHe
             const bool good = finalized(&own, plan, &workspace) && !seen_before(s, plan);
             const double best = p->plan ? p->ms : HUGE_VAL;
             candidate c = {l, p, plan, &s->memory};
-            const double ms = !good ? HUGE_VAL : l->handle ? pd_cuda_time(l->device, run_candidate, &c, best) : 0;
+            const double ms = !good ? HUGE_VAL : s->timed ? pd_cuda_time(l->device, run_candidate, &c, best) : 0;
             if (ms < best) {
                 pd_graph_free(&p->chosen);
                 p->chosen = own;
@@ -398,7 +399,7 @@ static void try_mode(pd_gconv_library *l, pd_gconv *p, search *s, cudnnBackendHe
                 p->workspace = workspace;
                 p->ms = ms;
                 own = (pd_graph){0};
-                enough = !l->handle; /* offline: the likeliest */
+                enough = !s->timed;
             }
         }
         pd_graph_free(&own);
@@ -417,10 +418,12 @@ static void restore(pd_gconv_library *l, pd_gconv *p)
     char *ours = text && p->plan ? text_of(p->plan) : NULL;
     const bool same = ours && !strcmp(ours, text);
     free(ours);
+    if (same) p->ms = ms;
     if (!text || same) return;
     pd_graph own = {0};
     pd_desc plan = new_plan(l, &own);
-    pd_graph_set(&own, plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t)strlen(text), text);
+    pd_graph_set(&own, plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t)strlen(text),
+                 text);
     if (!finalized(&own, plan, &workspace)) {
         pd_graph_free(&own);
         return;
@@ -450,13 +453,15 @@ static pd_status find_plan(pd_gconv_library *l, pd_gconv *p, search *s, pd_err *
     if (s->graph.status != CUDNN_STATUS_SUCCESS) return pd_graph_fail(&s->graph, p->key, err);
     restore(l, p);
     if (p->plan) return PD_OK;
-    if (l->handle) PD_TRY(tuning_memory(&s->memory, l, p, err));
+    const pd_status got = l->handle ? tuning_memory(&s->memory, l, p, err) : PD_OK;
+    if (got != PD_OK && got != PD_ENOMEM) return got;
+    s->timed = l->handle && got == PD_OK; /* a plan that is late, with the memory full, is chosen by its likelihood */
     try_mode(l, p, s, CUDNN_HEUR_MODE_A, false);
-    if (!p->plan || l->handle) try_mode(l, p, s, CUDNN_HEUR_MODE_B, false);
+    if (!p->plan || s->timed) try_mode(l, p, s, CUDNN_HEUR_MODE_B, false);
     if (!p->plan) try_mode(l, p, s, CUDNN_HEUR_MODE_FALLBACK, false);
     /* sums of bfloat16 have no engine that is there already, and those few that can be compiled come first */
     if (!p->plan && p->desc.sums) try_mode(l, p, s, CUDNN_HEUR_MODE_A, true);
-    return p->plan ? keep(l, p, err) : PD_OK;
+    return p->plan && got == PD_OK ? keep(l, p, err) : PD_OK;
 }
 
 static pd_status choose(pd_gconv_library *l, pd_gconv *p, pd_err *err)

@@ -79,12 +79,12 @@ static void free_slot(pd_upload_slot *s)
     if (s->free) (void)cudaEventDestroy(s->free);
 }
 
-static pd_status grow_slot(pd_upload_slot *s, size_t bytes, pd_err *err)
+static pd_status grow_slot(pd_cuda *c, pd_upload_slot *s, size_t bytes, pd_err *err)
 {
     if (bytes <= s->bytes) return PD_OK;
     empty_slot(s);
     PD_CUDA_TRY(cudaMallocHost(&s->pinned, bytes), err);
-    PD_CUDA_TRY(cudaMalloc(&s->memory, bytes), err);
+    PD_TRY(cuda_alloc(&c->device, &s->memory, bytes, err));
     s->bytes = bytes;
     return PD_OK;
 }
@@ -98,7 +98,7 @@ static pd_status upload_piece(pd_cuda *c, char *to, const char *from, size_t byt
     else
         c->next_large = (c->next_large + 1) % PD_LARGE_SLOTS;
     PD_CUDA_TRY(cudaEventSynchronize(s->free), err);
-    PD_TRY(grow_slot(s, small ? SMALL_UPLOAD : bytes, err));
+    PD_TRY(grow_slot(c, s, small ? SMALL_UPLOAD : bytes, err));
     memcpy(s->pinned, from, bytes);
     PD_CUDA_TRY(cudaMemcpyAsync(s->memory, s->pinned, bytes, cudaMemcpyHostToDevice, c->copies), err);
     PD_CUDA_TRY(cudaEventRecord(s->arrived, c->copies), err);
@@ -202,7 +202,11 @@ static pd_status cuda_fill(pd_device *device, void *memory, int byte, size_t byt
 
 static pd_status cuda_seed(pd_device *device, float *to, float value, pd_err *err)
 {
-    const pd_cuda *c = pd_cuda_of(device);
+    pd_cuda *c = pd_cuda_of(device);
+    if (c->tuning) { /* training has begun: collectives may need memory that is not ours to give back later */
+        PD_TRY(cuda_sync(device, err));
+        forget_tuning(c);
+    }
     PD_CUDA_TRY(pd_cuda_seed(to, value, c->step, c->stream), err);
     return PD_OK;
 }
@@ -223,7 +227,6 @@ pd_status pd_cuda_tuning(void **out, pd_cuda *c, size_t bytes, pd_err *err)
         forget_tuning(c);
         PD_TRY(cuda_alloc(&c->device, &c->tuning, bytes, err));
         c->tuning_bytes = bytes;
-        PD_TRY(cuda_fill(&c->device, c->tuning, 0, bytes, err)); /* zeros: no denormal or NaN decides a timing */
     }
     *out = c->tuning;
     return PD_OK;

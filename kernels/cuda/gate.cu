@@ -126,7 +126,7 @@ template <class T, int V> __device__ __forceinline__ void give(void *grad, size_
 template <class T, class M, int V>
 __global__ void __launch_bounds__(PD_THREADS) excite_backward(pd_excite_args e, teams t)
 {
-    __shared__ float shared[slab<V>::rows * PD_SLAB];
+    alignas(32) __shared__ float shared[slab<V>::rows * PD_SLAB];
     part<V> p(e, t);
     float gate[V], sum[V], v[V], g[V];
 #pragma unroll

@@ -1,8 +1,7 @@
 /* gconv.h: convolutions of a library: cuDNN's (cudnn.c), or a plain loop in the emulation.
  *
- *   PD_GCONV_FWD      y = relu?( conv(x, w) + residual + bias ), or y = conv(x, w) with the sums of y and of its squares
- *                     over all pixels, for a batch norm
- *   PD_GCONV_DATA     x = conv^T(y, w): the gradient of x from that of y
+ *   PD_GCONV_FWD      y = relu?( conv(x, w) + residual + bias ), or y = conv(x, w) with the sums of y and of its
+ * squares over all pixels, for a batch norm PD_GCONV_DATA     x = conv^T(y, w): the gradient of x from that of y
  *   PD_GCONV_WEIGHTS  w = the gradient of w from x and the gradient of y
  *
  * x (n, h, w, c), y (n, oh, ow, k), w (k, kh, kw, c / groups): NHWC, one element type for all of them (bias too); sums
@@ -34,8 +33,8 @@ pd_status pd_gconv_plan(const pd_gconv **out, pd_cuda *device, const pd_gconv_de
 size_t pd_gconv_workspace(const pd_gconv *plan); /* NULL: 0 */
 /* Milliseconds that it took when it was chosen; 0 where nothing was timed. */
 double pd_gconv_ms(const pd_gconv *plan);
-/* In device memory; x, w, y as above, of which the one that the kind makes is written. Sums: float32, (k) each. What the
- * plan has no use for is not looked at. */
+/* In device memory; x, w, y as above, of which the one that the kind makes is written. Sums: float32, (k) each. What
+ * the plan has no use for is not looked at. */
 typedef struct pd_gconv_memory {
     void *x, *w, *y;
     const void *residual, *bias;

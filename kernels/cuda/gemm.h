@@ -14,8 +14,8 @@ typedef struct pd_gemm {
     bool tf32;         /* 32 bits: products in TensorFloat-32 */
 } pd_gemm;
 
-/* Chooses the algorithm, by timing those that the library proposes, unless that was done before; pd_gemm_run does so, too,
- * outside of recorded graphs. *ms: what it takes; 0 where nothing is timed. */
+/* Chooses the algorithm, by timing those that the library proposes, unless that was done before; pd_gemm_run does so,
+ * too, outside of recorded graphs. *ms: what it takes; 0 where nothing is timed. */
 pd_status pd_gemm_plan(double *ms, pd_cuda *device, const pd_gemm *g, pd_err *err);
 pd_status pd_gemm_run(pd_cuda *device, const pd_gemm *g, const void *a, const void *b, float beta, void *c,
                       pd_err *err);

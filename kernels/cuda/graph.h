@@ -39,8 +39,8 @@ void pd_graph_conv(pd_graph *g, pd_gconv_kind kind, const pd_conv_shape *s, pd_d
 void pd_graph_pointwise(pd_graph *g, cudnnPointwiseMode_t mode, pd_desc x, pd_desc b, pd_desc y);
 /* sum, square: per channel (1, c, 1, 1), float32, of x and of its squares. */
 void pd_graph_sums(pd_graph *g, pd_desc x, pd_desc sum, pd_desc square);
-/* Closes the graph; then it can be asked for plans: for the handle's device, or, with NULL, for one that is described to
- * whoever is asked. */
+/* Closes the graph; then it can be asked for plans: for the handle's device, or, with NULL, for one that is described
+ * to whoever is asked. */
 void pd_graph_build(pd_graph *g, cudnnHandle_t handle);
 /* Hands a descriptor over to another collection. */
 void pd_graph_move(pd_graph *to, pd_graph *from, pd_desc d);

@@ -50,8 +50,8 @@ pd_status pd_grouped_time(double *ms, pd_cuda *device, const pd_conv_shape *s, p
     char key[160];
     *ms = 0;
     if (device->offline) return PD_OK;
-    snprintf(key, sizeof key, "own %s x%d,%d,%d,%d k%d s%d g%d", stores[store], s->n, s->h, s->w, s->c, s->k, s->stride,
-             s->groups);
+    snprintf(key, sizeof key, "own %s x%d,%d,%d,%d k%d,%d,%d s%d p%d,%d g%d y%d,%d", stores[store], s->n, s->h, s->w,
+             s->c, s->k, s->kh, s->kw, s->stride, s->pad_h, s->pad_w, s->groups, s->oh, s->ow);
     if (pd_plan_store_find(kept, key, ms)) return PD_OK;
     PD_TRY(place(&m, device, err));
     *ms = pd_cuda_time(device, run_all, &m, HUGE_VAL);

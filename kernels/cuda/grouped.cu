@@ -61,7 +61,7 @@ struct strips {
 strips strips_of(int n, int h, int columns)
 {
     strips s;
-    s.down = (unsigned)(h + STRIP - 1) / STRIP;
+    s.down = h > STRIP ? (unsigned)(h + STRIP - 1) / STRIP : 1;
     s.height = ((unsigned)h + s.down - 1) / s.down;
     s.across = (unsigned)columns;
     s.count = (unsigned)n * s.down * s.across;

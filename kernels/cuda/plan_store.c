@@ -66,7 +66,7 @@ static pd_status read_lines(pd_plan_store *s, pd_err *err)
         while (status == PD_OK && (length = getline(&text, &room, f)) > 0 && text[length - 1] == '\n') {
             char *ms = strchr(text, '\t'), *plan = ms ? strchr(ms + 1, '\t') : NULL;
             s->read += (long)length;
-            if (!plan) continue;
+            if (!plan || strchr(plan + 1, '\t')) continue; /* none, or one that was cut off */
             *ms++ = *plan++ = text[length - 1] = '\0';
             status = append(s, text, strtod(ms, NULL), plan, err);
         }
@@ -110,12 +110,17 @@ const char *pd_plan_store_find(const pd_plan_store *s, const char *key, double *
     return NULL;
 }
 
-/* One write, so that lines of several processes do not mix. */
+/* One write, so that lines of several processes do not mix. A line that somebody could not finish is ended as none. */
 static bool write_line(const pd_plan_store *s, const char *text, size_t length)
 {
-    const int file = *s->path ? open(s->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666) : -1;
+    static const char none[] = "\t\t\t\n";
+    char last = '\n';
+    const int file = *s->path ? open(s->path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0666) : -1;
     if (file < 0) return false;
-    const bool good = write(file, text, length) == (ssize_t)length;
+    const off_t end = lseek(file, 0, SEEK_END);
+    bool good = end == 0 || (end > 0 && pread(file, &last, 1, end - 1) == 1);
+    if (good && last != '\n') good = write(file, none, sizeof none - 1) == (ssize_t)sizeof none - 1;
+    good = good && write(file, text, length) == (ssize_t)length;
     return close(file) == 0 && good;
 }
 

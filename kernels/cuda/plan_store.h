@@ -1,9 +1,9 @@
 /* plan_store.h: chosen plans, kept between runs: text lines "key TAB milliseconds TAB plan" in one file.
  *
- * The file is $XDG_CACHE_HOME/paradise/NAME (or ~/.cache/paradise/NAME). Every plan is written as soon as it is known, as
- * one line behind the others, so that neither a killed program nor another one that writes at the same time loses any.
- * Of several lines with one key the first counts: all who share the file choose the same plan, now and in later runs. A
- * file that cannot be read or written is an empty one: plans are then timed again. */
+ * The file is $XDG_CACHE_HOME/paradise/NAME (or ~/.cache/paradise/NAME). Every plan is written as soon as it is known,
+ * as one line behind the others, so that neither a killed program nor another one that writes at the same time loses
+ * any. Of several lines with one key the first counts: all who share the file choose the same plan, now and in later
+ * runs. A file that cannot be read or written is an empty one: plans are then timed again. */
 #ifndef PD_PLAN_STORE_H
 #define PD_PLAN_STORE_H
 

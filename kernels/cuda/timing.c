@@ -8,8 +8,12 @@ static double time_runs(pd_cuda *device, pd_status (*work)(void *arg), void *arg
 {
     cudaEvent_t begin = NULL, end = NULL;
     float ms = 0;
-    bool good = cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess &&
-                cudaEventRecord(begin, device->stream) == cudaSuccess;
+    bool good = cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess;
+    /* zeros for all candidates; and while they are written the host gets ahead, so that short work is not timed by it
+     */
+    good = good &&
+           (!device->tuning || cudaMemsetAsync(device->tuning, 0, device->tuning_bytes, device->stream) == cudaSuccess);
+    good = good && cudaEventRecord(begin, device->stream) == cudaSuccess;
     for (int i = 0; good && i < runs; i++) good = work(arg) == PD_OK;
     good = good && cudaEventRecord(end, device->stream) == cudaSuccess && cudaEventSynchronize(end) == cudaSuccess &&
            cudaEventElapsedTime(&ms, begin, end) == cudaSuccess;

@@ -61,13 +61,16 @@ static void test_found_broken(void)
     pd_plan_store *s = open_store();
     expect(s, "key", "plan", 0.5);
     expect(s, "half", NULL, 0);
-    PD_CHECK_OK(pd_plan_store_add(s, "new", 3, "whole", &err)); /* lands behind the half line, and is not to be found there */
+    PD_CHECK_OK(pd_plan_store_add(s, "new", 3, "whole", &err));
     expect(s, "new", "whole", 3);
-    PD_CHECK_OK(pd_plan_store_add(s, "next", 4, "whole too", &err));
+    expect(s, "half", NULL, 0);
     pd_plan_store_close(s);
     s = open_store();
     expect(s, "key", "plan", 0.5);
-    expect(s, "next", "whole too", 4);
+    expect(s, "new", "whole", 3);
+    expect(s, "half", NULL, 0);
+    PD_CHECK_OK(pd_plan_store_add(s, "half", 1, "repaired", &err));
+    expect(s, "half", "repaired", 1);
     pd_plan_store_close(s);
 }
 
