@@ -88,12 +88,13 @@ static pd_conv_shape run_shape(const pd_node *node, int begin, int end, pd_conv_
     return whole;
 }
 
-static pd_status plan_run(pd_convolution *out, pd_node *node, pd_cuda *device, int begin, int end, pd_err *err)
+static pd_status plan_run(pd_convolution *out, pd_node *node, pd_cuda *device, int begin, int end, bool sums,
+                          pd_err *err)
 {
     pd_conv_shape part[PD_MAX_BANK];
     const pd_conv_shape whole = run_shape(node, begin, end, part);
     pd_convolution_wants wants = {.joined = end > begin + 1,
-                                  .sums = node->backward && pd_convolution_feeds_norm(node),
+                                  .sums = sums,
                                   .dx = node->backward && pd_wants_grad(node, X),
                                   .constant = true};
     for (int j = begin; j < end; j++) {
@@ -104,20 +105,26 @@ static pd_status plan_run(pd_convolution *out, pd_node *node, pd_cuda *device, i
                                wants, err);
 }
 
-/* *ms: of forward and backward, with the passes that add the input's gradients of all runs. */
-static pd_status plan_division(bank_state *s, double *ms, pd_node *node, pd_cuda *device, unsigned joined, pd_err *err)
+static double pass_ms(const pd_value *v)
+{
+    return (double)pd_shape_size(v->shape) * (double)pd_store_bytes(v->store) / PD_BYTES_PER_MS;
+}
+
+/* *ms: of forward and backward, with the passes that add the input's gradients of all runs, and that for the sums of a
+ * norm where our own kernels make its input. sums: the library's convolutions are asked for theirs. */
+static pd_status plan_division(bank_state *s, double *ms, pd_node *node, pd_cuda *device, unsigned joined, bool sums,
+                               pd_err *err)
 {
     const bank_args *a = node->args;
-    const int *x = node->in[X]->shape.dim;
-    const double input = (double)x[0] * x[1] * x[2] * x[3] * (double)pd_store_bytes(node->in[X]->store);
     *ms = 0;
     *s = (bank_state){0};
     for (int begin = 0, end; begin < a->count; begin = end) {
         for (end = begin + 1; end < a->count && joined >> end & 1; end++) {
         }
-        PD_TRY(plan_run(&s->conv[s->count], node, device, begin, end, err));
+        PD_TRY(plan_run(&s->conv[s->count], node, device, begin, end, sums, err));
         *ms += pd_convolution_ms(&s->conv[s->count]);
-        if (s->count && node->backward && pd_wants_grad(node, X)) *ms += 3 * input / PD_BYTES_PER_MS;
+        if (s->conv[s->count].own && node->backward) *ms += pass_ms(node->out[begin]);
+        if (s->count && node->backward && pd_wants_grad(node, X)) *ms += 3 * pass_ms(node->in[X]);
         s->begin[++s->count] = end;
     }
     return PD_OK;
@@ -131,22 +138,25 @@ static size_t larger(size_t a, size_t b)
 static pd_status bank_plan(pd_node *node, pd_device *d, pd_err *err)
 {
     unsigned joined[DIVISIONS];
-    double least = 0;
+    double ms, least = 0;
+    pd_cuda *device = pd_cuda_of(d);
     bank_state *s = calloc(1, sizeof *s);
     if (!s) return PD_FAIL(err, PD_ENOMEM, "out of memory for a bank of convolutions");
     node->state = s;
     divisions(node, joined);
     for (int i = 0; i < DIVISIONS; i++) {
         bank_state other;
-        double ms;
         if (d->way && i + 1 != (d->way < DIVISIONS ? d->way : DIVISIONS)) continue;
         if (i && !d->way && joined[i] == joined[i - 1]) continue;
-        PD_TRY(plan_division(&other, &ms, node, pd_cuda_of(d), joined[i], err));
+        PD_TRY(plan_division(&other, &ms, node, device, joined[i], false, err));
         if (s->count && ms >= least) continue;
         *s = other; /* what the plans of the others took belongs to the library */
         least = ms;
         node->joined = joined[i];
     }
+    /* engines with sums may have to be compiled: of the division that was chosen only */
+    if (node->backward && pd_convolution_feeds_norm(node))
+        PD_TRY(plan_division(s, &ms, node, device, node->joined, true, err));
     for (int i = 0; i < s->count; i++) {
         s->kept_at[i] = node->saved_bytes;
         node->saved_bytes += pd_convolution_kept(&s->conv[i]);

@@ -219,7 +219,7 @@ void pd_convolution_free(pd_convolution *c)
 
 double pd_convolution_ms(const pd_convolution *c)
 {
-    return c->ms[PD_GCONV_FWD] + c->ms[PD_GCONV_DATA] + c->ms[PD_GCONV_WEIGHTS] + (c->sums ? 0 : output_ms(c));
+    return c->ms[PD_GCONV_FWD] + c->ms[PD_GCONV_DATA] + c->ms[PD_GCONV_WEIGHTS];
 }
 
 size_t pd_convolution_kept(const pd_convolution *c)

@@ -55,8 +55,7 @@ void pd_convolution_free(pd_convolution *c);
 /* Weighs passes over maps, which are not timed, against what is: five sixths of an H100's bandwidth. */
 #define PD_BYTES_PER_MS 2.5e9
 
-/* Milliseconds of forward and backward as timed, and by their bytes what was not: our own kernels where nothing is
- * timed and, where the output feeds a norm and comes without sums, the pass that makes them. */
+/* Milliseconds of forward and backward, as timed; of our own kernels, where nothing is timed, by their bytes. */
 double pd_convolution_ms(const pd_convolution *c);
 /* Is the output, or one of these outputs side by side, normalised by its own statistics? Then its sums are wanted. */
 bool pd_convolution_feeds_norm(const pd_node *node);
