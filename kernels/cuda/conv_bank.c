@@ -93,10 +93,8 @@ static pd_status plan_run(pd_convolution *out, pd_node *node, pd_cuda *device, i
 {
     pd_conv_shape part[PD_MAX_BANK];
     const pd_conv_shape whole = run_shape(node, begin, end, part);
-    pd_convolution_wants wants = {.joined = end > begin + 1,
-                                  .sums = sums,
-                                  .dx = node->backward && pd_wants_grad(node, X),
-                                  .constant = true};
+    pd_convolution_wants wants = {
+        .joined = end > begin + 1, .sums = sums, .dx = node->backward && pd_wants_grad(node, X), .constant = true};
     for (int j = begin; j < end; j++) {
         wants.dw = wants.dw || (node->backward && pd_wants_grad(node, W + j));
         wants.constant = wants.constant && node->in[W + j]->constant;
