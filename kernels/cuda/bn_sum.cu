@@ -368,14 +368,7 @@ __global__ void __launch_bounds__(PD_THREADS)
         float g[V], v[V];
         load<V>(dy + at, g);
         if (relu) mask<V, B>(g, m, pixel, c, y, ab);
-        if (residual) {
-#pragma unroll
-            for (int i = 0; i < V; i++) v[i] = 0;
-            if (add) load<V>(residual + at, v);
-#pragma unroll
-            for (int i = 0; i < V; i++) v[i] += g[i];
-            store<V>(residual + at, v);
-        }
+        if (residual) put<V>(residual + at, g, add);
         const float *gate = m.gate ? m.gate + pixel / m.rows * (size_t)m.gates : nullptr;
 #pragma unroll
         for (int k = 0; k < B; k++) {

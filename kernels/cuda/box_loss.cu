@@ -75,8 +75,8 @@ __global__ void __launch_bounds__(PD_THREADS) box_backward(pd_box_maps m, const 
         const bool used = match >= 0 && match < m.g, add = m.add[o.level];
         if (!m.dx[o.level] || (add && !used)) continue;
         T *at = (T *)m.dx[o.level] + o.at;
-        float g[4] = {0, 0, 0, 0}, d[4];
-        if (add) load<4>(at, g);
+        float g[4], d[4];
+        begin<4>(at, add, g);
         if (used) {
             miss<T>(m, image, b, match, o, d);
 #pragma unroll

@@ -172,9 +172,7 @@ __global__ void __launch_bounds__(PD_THREADS)
     float v[V], g[V];
     for (unsigned i = p.begin + threadIdx.x * V; i < p.end; i += PD_THREADS * V) {
         load<V>(x + i, v);
-#pragma unroll
-        for (int j = 0; j < V; j++) g[j] = 0;
-        if (add) load<V>(dx + i, g);
+        begin<V>(dx + i, add, g);
         each<V>(p, i, m.k, [&](int j, bool own) { g[j] += scale * term.slope(v[j], own); });
         store<V>(dx + i, g);
     }

@@ -110,18 +110,6 @@ __global__ void __launch_bounds__(PD_THREADS) excite_forward(pd_excite_args e, t
     }
 }
 
-template <class T, int V> __device__ __forceinline__ void give(void *grad, size_t at, const float (&g)[V], bool add)
-{
-    T *to = (T *)grad + at;
-    float v[V];
-#pragma unroll
-    for (int i = 0; i < V; i++) v[i] = 0;
-    if (add) load<V>(to, v);
-#pragma unroll
-    for (int i = 0; i < V; i++) v[i] += g[i];
-    store<V>(to, v);
-}
-
 /* A team sums over its cell's pixels: there is one piece of them. */
 template <class T, class M, int V>
 __global__ void __launch_bounds__(PD_THREADS) excite_backward(pd_excite_args e, teams t)
@@ -146,8 +134,8 @@ __global__ void __launch_bounds__(PD_THREADS) excite_backward(pd_excite_args e, 
             sum[i] += g[i] * v[i];
             v[i] = g[i] * gate[i];
         }
-        if (e.dx) give<T, V>(e.dx, at, v, e.add_x);
-        if (e.dresidual) give<T, V>(e.dresidual, at, g, e.add_residual);
+        if (e.dx) put<V>((T *)e.dx + at, v, e.add_x);
+        if (e.dresidual) put<V>((T *)e.dresidual + at, g, e.add_residual);
     }
     if (!e.dm) return;
     store<V>(shared + threadIdx.x * V, sum); /* a row of threads has the slab's channels */

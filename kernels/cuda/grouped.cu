@@ -162,17 +162,6 @@ template <int O> __device__ __forceinline__ void clear(float (&sum)[O])
     for (int o = 0; o < O; o++) sum[o] = 0;
 }
 
-template <int O, class T> __device__ __forceinline__ void put(T *to, float (&sum)[O], bool add)
-{
-    if (add) {
-        float was[O];
-        load<O>(to, was);
-#pragma unroll
-        for (int o = 0; o < O; o++) sum[o] += was[o];
-    }
-    store<O>(to, sum);
-}
-
 /* ---- 3x3, forward and the input's gradient ---- */
 
 /* A stride of 1, forward or back: maps (n, h, w, their pitch). P: pixels side by side that a thread makes. */

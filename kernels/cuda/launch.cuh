@@ -90,6 +90,24 @@ template <int V, class T> __device__ __forceinline__ void store(T *to, const flo
     *reinterpret_cast<pack<T, V> *>(to) = p;
 }
 
+/* What a gradient is added to: the elements that are there, or 0. */
+template <int V, class T> __device__ __forceinline__ void begin(const T *at, bool add, float (&to)[V])
+{
+#pragma unroll
+    for (int i = 0; i < V; i++) to[i] = 0;
+    if (add) load<V>(at, to);
+}
+
+/* Sets elements, or adds to them. */
+template <int V, class T> __device__ __forceinline__ void put(T *to, const float (&from)[V], bool add)
+{
+    float sum[V];
+    begin<V>(to, add, sum);
+#pragma unroll
+    for (int i = 0; i < V; i++) sum[i] += from[i];
+    store<V>(to, sum);
+}
+
 /* ---- choosing an instance: by_store(store, [&](auto t) { using T = decltype(t); ... }) ---- */
 
 template <class F> inline int by_store(pd_store s, F f)

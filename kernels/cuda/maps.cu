@@ -20,9 +20,9 @@ __global__ void copy(A *__restrict__ to, const B *__restrict__ from, size_t rows
     for (size_t r = t.row; r < rows; r += t.step) {
         const B *here = from + r * (size_t)from_pitch + c;
         A *at = to + r * (size_t)pitch + c;
-        float v[V], was[V];
+        float v[V];
 #pragma unroll
-        for (int i = 0; i < V; i++) v[i] = was[i] = 0;
+        for (int i = 0; i < V; i++) v[i] = 0;
         if constexpr (WHOLE) {
             if (r < from_rows && c < from_cols) load<V>(here, v);
         } else {
@@ -30,10 +30,7 @@ __global__ void copy(A *__restrict__ to, const B *__restrict__ from, size_t rows
             for (int i = 0; i < V; i++)
                 if (r < from_rows && c + i < from_cols) v[i] = to_float(here[i]);
         }
-        if (add) load<V>(at, was);
-#pragma unroll
-        for (int i = 0; i < V; i++) v[i] += was[i];
-        store<V>(at, v);
+        put<V>(at, v, add);
     }
 }
 

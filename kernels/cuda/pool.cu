@@ -50,9 +50,7 @@ __global__ void max_backward(pd_pool_shape s, const T *__restrict__ dy, const un
     for (size_t image = p.image; image < (size_t)s.n; image += p.step) {
         T *to = dx + p.at(image, p.y, p.x, s.h, s.w, s.c);
         float sum[V], g[V];
-#pragma unroll
-        for (int i = 0; i < V; i++) sum[i] = 0;
-        if (add) load<V>(to, sum);
+        begin<V>(to, add, sum);
 #pragma unroll 1 /* size 3, stride 2: one turn or two */
         for (int y = y1; y >= y0; y--)
 #pragma unroll 1
@@ -101,10 +99,8 @@ __global__ void means_backward(pd_pool_shape s, const float *__restrict__ dy, T 
     for (size_t image = t.row; image < (size_t)s.n; image += t.step) {
         float g[V], was[V];
         T *at = dx + (image * hw * wide + t.place) * V;
-#pragma unroll
-        for (int i = 0; i < V; i++) was[i] = 0;
         load<V>(dy + image * (size_t)s.c + c, g);
-        if (add) load<V>(at, was);
+        begin<V>(at, add, was);
 #pragma unroll
         for (int i = 0; i < V; i++) was[i] += share * g[i];
         store<V>(at, was);

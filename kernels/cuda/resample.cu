@@ -40,9 +40,7 @@ __global__ void up_backward(pd_resample s, const T *__restrict__ dy, T *__restri
     for (size_t image = p.image; image < (size_t)s.n; image += p.step) {
         T *to = dcoarse + p.at(image, p.y, p.x, s.hc, s.wc, s.c);
         float sum[V], g[V];
-#pragma unroll
-        for (int i = 0; i < V; i++) sum[i] = 0;
-        if (add) load<V>(to, sum);
+        begin<V>(to, add, sum);
         for (int y = y0; y < y1; y++)
             for (int x = x0; x < x1; x++) {
                 load<V>(dy + p.at(image, y, x, s.h, s.w, s.c), g);
