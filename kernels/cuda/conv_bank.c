@@ -105,7 +105,7 @@ static pd_status plan_run(pd_convolution *out, pd_node *node, pd_cuda *device, i
 
 static double pass_ms(const pd_value *v)
 {
-    return (double)pd_shape_size(v->shape) * (double)pd_store_bytes(v->store) / PD_BYTES_PER_MS;
+    return pd_pass_ms(pd_shape_size(v->shape), v->store);
 }
 
 /* *ms: of forward and backward, with the passes that add the input's gradients of all runs, and that for the sums of a

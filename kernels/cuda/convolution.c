@@ -25,7 +25,7 @@ static size_t pixels_out(const pd_convolution *c)
 
 static double output_ms(const pd_convolution *c)
 {
-    return (double)pixels_out(c) * c->shape.k * (double)pd_store_bytes(c->store) / PD_BYTES_PER_MS;
+    return pd_pass_ms(pixels_out(c) * (size_t)c->shape.k, c->store);
 }
 
 bool pd_convolution_feeds_norm(const pd_node *node)
@@ -68,22 +68,22 @@ static bool padded(const pd_convolution *c)
 
 static double input_ms(const pd_convolution *c)
 {
-    return (double)pixels_in(c) * c->shape.c * (double)pd_store_bytes(c->store) / PD_BYTES_PER_MS;
+    return pd_pass_ms(pixels_in(c) * (size_t)c->shape.c, c->store);
 }
 
-/* Takes the product where that is faster than the library's convolution, which takes `ms`; adds: what is made is added
- * to something, which a product does itself, and for the convolution's result is a pass. */
-static void plan_product(pd_convolution *c, pd_gconv_kind kind, double ms, bool adds)
+/* Takes the product where that is faster than the library's convolution, which takes `ms` with the passes behind it;
+ * `extra`: those behind a product. */
+static void plan_product(pd_convolution *c, pd_gconv_kind kind, double ms, double extra)
 {
     const pd_conv_shape *s = &c->padded;
     const int way = c->device->device.way;
-    c->ms[kind] = ms + (adds ? 3 * input_ms(c) : 0);
+    c->ms[kind] = ms;
     if (s->kh != 1 || s->kw != 1 || s->stride != 1 || s->pad_h || s->pad_w || c->shape.groups != 1 || padded(c) ||
         c->parts > 1 || pixels_out(c) > INT_MAX || c->device->offline)
         return;
     const pd_gemm g = product_of(c, kind);
     if (pd_gemm_plan(&ms, c->device, &g, NULL) != PD_OK) return; /* the convolution does it */
-    ms += adds ? input_ms(c) : 0;
+    ms += extra;
     c->product[kind] = way ? way > 1 : ms < c->ms[kind];
     if (c->product[kind]) c->ms[kind] = ms;
 }
@@ -116,16 +116,18 @@ static pd_status library_plans(pd_convolution *c, pd_convolution_wants wants, pd
     if (!c->fused) PD_TRY(pd_gconv_plan(&c->fwd, c->device, &d, err));
     const bool bare = !wants.bias && !wants.residual && !wants.relu; /* the sums are of what the library writes */
     if (wants.sums && bare && c->store != PD_STORE_32 && !c->pack_y) PD_TRY(plan_sums(c, &d, err));
-    /* against a product, sums that come with the output are worth a pass over it */
-    if (c->fwd) plan_product(c, PD_GCONV_FWD, pd_gconv_ms(c->fwd) - (c->sums ? output_ms(c) : 0), false);
+    c->ms[PD_GCONV_FWD] = pd_gconv_ms(c->fused);
+    /* a product comes without sums */
+    if (c->fwd) plan_product(c, PD_GCONV_FWD, pd_gconv_ms(c->fwd), c->sums ? output_ms(c) : 0);
     if (c->product[PD_GCONV_FWD]) c->sums = false;
-    if (c->sums || c->fused) c->ms[PD_GCONV_FWD] = pd_gconv_ms(c->fused ? c->fused : c->fwd);
     d.kind = PD_GCONV_DATA;
     if (wants.dx) PD_TRY(pd_gconv_plan(&c->data, c->device, &d, err));
-    if (wants.dx) plan_product(c, d.kind, pd_gconv_ms(c->data), wants.add_dx);
+    /* a product adds by itself; the convolution's result is read, and what it is added to read and written */
+    const double add = wants.add_dx ? input_ms(c) : 0;
+    if (wants.dx) plan_product(c, d.kind, pd_gconv_ms(c->data) + 3 * add, add);
     d.kind = PD_GCONV_WEIGHTS;
     if (wants.dw) PD_TRY(pd_gconv_plan(&c->weights, c->device, &d, err));
-    if (wants.dw) plan_product(c, d.kind, pd_gconv_ms(c->weights), false);
+    if (wants.dw) plan_product(c, d.kind, pd_gconv_ms(c->weights), 0);
     return PD_OK;
 }
 

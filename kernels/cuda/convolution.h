@@ -52,8 +52,12 @@ pd_status pd_convolution_plan(pd_convolution *out, pd_cuda *device, const pd_con
                               pd_err *err);
 void pd_convolution_free(pd_convolution *c);
 
-/* Weighs passes over maps, which are not timed, against what is: five sixths of an H100's bandwidth. */
-#define PD_BYTES_PER_MS 2.5e9
+/* Milliseconds of reading or writing so many elements once, which is not timed, to weigh it against what is: at five
+ * sixths of an H100's bandwidth. */
+static inline double pd_pass_ms(size_t elements, pd_store store)
+{
+    return (double)elements * (double)pd_store_bytes(store) / 2.5e9;
+}
 
 /* Milliseconds of forward and backward, as timed; of our own kernels, where nothing is timed, by their bytes. */
 double pd_convolution_ms(const pd_convolution *c);
