@@ -1,5 +1,4 @@
 /* What cuDNN and cuBLASLt do for kernels/cuda, as plain loops: products of the elements as stored, summed in double. */
-#include "engine/half.h"
 #include "tests/emulate/kernel.h"
 
 #include <malloc.h>
@@ -10,27 +9,11 @@ extern "C" {
 #include "kernels/cuda/gconv.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/grouped.h"
+#include "tests/emulate/elements.h"
 }
 
 namespace
 {
-
-float get(const void *at, pd_store store, size_t i)
-{
-    if (store == PD_STORE_BF16) return pd_float_from_bf16(((const uint16_t *)at)[i]);
-    if (store == PD_STORE_F16) return pd_float_from_f16(((const uint16_t *)at)[i]);
-    return ((const float *)at)[i];
-}
-
-void put(void *at, pd_store store, size_t i, float x)
-{
-    if (store == PD_STORE_BF16)
-        ((uint16_t *)at)[i] = pd_bf16_from_float(x);
-    else if (store == PD_STORE_F16)
-        ((uint16_t *)at)[i] = pd_f16_from_float(x);
-    else
-        ((float *)at)[i] = x;
-}
 
 /* As tensor cores read a float32: ten bits of its fraction. */
 float tf32(float x)

@@ -1,10 +1,10 @@
 /* The launchers of grouped.cu against plain loops in double: strips, widths and heights around their sizes, outputs
  * side by side with others, channels that are no whole vectors, gradients set and added; two runs leave the same bits.
  */
-#include "engine/half.h"
 #include "engine/plugin.h"
 #include "engine/rng.h"
 #include "kernels/cuda/grouped.h"
+#include "tests/emulate/elements.h"
 #include "tests/pd_test.h"
 
 const pd_plugin *pd_plugin_cuda(void);
@@ -13,23 +13,6 @@ static pd_err err;
 static pd_device *gpu;
 
 /* ---- maps of one store ---- */
-
-static float get(const void *at, pd_store s, size_t i)
-{
-    if (s == PD_STORE_BF16) return pd_float_from_bf16(((const uint16_t *)at)[i]);
-    if (s == PD_STORE_F16) return pd_float_from_f16(((const uint16_t *)at)[i]);
-    return ((const float *)at)[i];
-}
-
-static void put(void *at, pd_store s, size_t i, float x)
-{
-    if (s == PD_STORE_BF16)
-        ((uint16_t *)at)[i] = pd_bf16_from_float(x);
-    else if (s == PD_STORE_F16)
-        ((uint16_t *)at)[i] = pd_f16_from_float(x);
-    else
-        ((float *)at)[i] = x;
-}
 
 /* On the host and on the device. */
 typedef struct map {
