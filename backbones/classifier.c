@@ -64,7 +64,8 @@ static pd_plan_mode plan_mode(const void *key)
     return ((const shape *)key)->form == PD_FORM_TRAIN ? PD_PLAN_TRAIN : PD_PLAN_INFER;
 }
 
-static const pd_plan_recorder recorder = {.key_bytes = sizeof(shape), .room = 8, .device_room = 16, .record = record, .mode = plan_mode};
+static const pd_plan_recorder recorder = {.key_bytes = sizeof(shape), .room = 8, .device_room = 16, .record = record,
+                                         .mode = plan_mode};
 
 pd_status pd_classifier_new(pd_classifier **out, pd_device *device, const pd_classifier_settings *settings, pd_err *err)
 {

@@ -5,10 +5,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-pd_status pd_oracle_device(pd_device **out, pd_err *err)
+const char *pd_oracle_device_name(void)
 {
     const char *name = getenv("PD_TEST_DEVICE");
-    PD_TRY(pd_device_open(out, name && *name ? name : "cpu", 2, err));
+    return name && *name ? name : "cpu";
+}
+
+pd_status pd_oracle_device(pd_device **out, pd_err *err)
+{
+    PD_TRY(pd_device_open(out, pd_oracle_device_name(), 2, err));
     if ((*out)->kind != PD_CPU) printf("computing on %s: %s\n", (*out)->name, (*out)->title);
     return pd_device_set_precision(*out, "fp32", err);
 }

@@ -8,8 +8,9 @@
 
 #include <stdint.h>
 
-/* The device of $PD_TEST_DEVICE in fp32 ("cuda"; unset: "cpu", two threads), whose results are compared with golden files.
- * Says on standard output which one it is, unless it is the CPU. */
+/* The device whose results are compared with golden files: $PD_TEST_DEVICE ("cuda"), "cpu" unless it is set. */
+const char *pd_oracle_device_name(void);
+/* That device in fp32; the CPU with two threads. Says on standard output which one it is, unless it is the CPU. */
 pd_status pd_oracle_device(pd_device **out, pd_err *err);
 
 /* n values in [-1, 1). */

@@ -141,7 +141,6 @@ static void test(const char *name)
     snprintf(path, sizeof path, "%s/sgd/%s.json", PD_GOLDEN, name);
     snprintf(run, sizeof run, "%s/%s", dir, name);
     snprintf(weights, sizeof weights, "%s/%s.safetensors", dir, name);
-    const char *device = getenv("PD_TEST_DEVICE"); /* as pd_oracle_device has it */
     PD_CHECK_OK(pd_json_read(&doc, path, 0, &err));
     if (!doc) return;
     const pd_json *root = pd_json_root(doc);
@@ -153,7 +152,7 @@ static void test(const char *name)
                  " --set data.train_transform=none --set data.shuffle=false --set schedule.type=constant"
                  " --set train.log_interval=1 --set train.max_steps=%zu --threads 2 -j 2 --device %s --precision fp32",
                  arch, PD_GOLDEN, number(root, "batch"), number(root, "lr"), weights, run, pd_json_count(losses),
-                 device && *device ? device : "cpu");
+                 pd_oracle_device_name());
     PD_CHECK_MSG(c.code == 0, "exit code %d: %s", c.code, c.err);
     if (c.code == 0) {
         check_losses(run, losses, 1e-4, arena);
